@@ -1,0 +1,245 @@
+package semel
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+)
+
+// Result is what an operation came to: the transport's status, such as 201, and
+// the answer as bytes.
+type Result struct {
+	Code int
+	Data []byte
+}
+
+// Claim is the right to execute one operation, and the duty to end it with
+// exactly one of Complete, Release and Doubt; what comes after the first of
+// them changes nothing. Until then its lease is renewed in the background. A
+// Claim is safe for concurrent use.
+type Claim struct {
+	guard  *Guard
+	start  time.Time
+	flight flight
+	ctx    lazyContext
+
+	mu      sync.Mutex // held during every move of the attempt
+	attempt Attempt
+	ended   bool
+
+	// beat renews the lease. It is armed and stopped under timing.
+	timing  sync.Mutex
+	stopped bool
+	beat    *time.Timer
+}
+
+// Context is the context to execute under. It has the values of the request's
+// context; it does not end when the client leaves; it ends, with the cause
+// [ErrInDoubt], before the lease can be lost to another, and when the claim ends.
+func (c *Claim) Context() context.Context { return &c.ctx }
+
+// Version is the fencing token of the claim: a target that accepts tokens
+// refuses one that is older than the newest it has seen.
+func (c *Claim) Version() Version {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.attempt.held.Version
+}
+
+// Attempt is the number of this attempt at the operation, from 1.
+func (c *Claim) Attempt() int { return c.attempt.verdict.Attempt }
+
+// granted arms the claim once the attempt runs.
+func (c *Claim) granted(ctx context.Context, move Move) {
+	c.ctx.parent = ctx
+	c.timing.Lock()
+	defer c.timing.Unlock()
+	c.beat = time.AfterFunc(time.Until(move.Until), c.renew)
+}
+
+// renew extends the lease. It runs on the timer's goroutine.
+func (c *Claim) renew() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended {
+		return
+	}
+	a := &c.attempt
+	// A store that hangs must not keep the operation running past its lease.
+	guard := time.AfterFunc(time.Until(a.safe), func() { c.ctx.end(ErrInDoubt) })
+	defer guard.Stop()
+	move, _ := c.guard.drive(context.WithoutCancel(c.ctx.parent), a, a.Renew(time.Now()), time.Time{})
+	if move.Do != Run {
+		c.ctx.end(ErrInDoubt)
+		c.guard.tell(a, Lost, c.start, nil)
+		return
+	}
+	c.guard.tell(a, Renewed, c.start, nil)
+	c.timing.Lock()
+	defer c.timing.Unlock()
+	if !c.stopped {
+		c.beat.Reset(time.Until(move.Until))
+	}
+}
+
+// Complete stores the result and ends the claim. It gives the record as it is
+// stored, which is what every duplicate is told. The error is [ErrSettled] if
+// somebody settled the key before us, and then theirs is the record and the
+// answer; it is [ErrInDoubt] if nobody can know yet whether ours was stored, and
+// then the client must not be told that it was. Complete does not follow the
+// request's context: an answer is stored even if nobody waits for it.
+//
+// Nobody may change the bytes of result.Data afterwards. If it is nil, or longer
+// than the policy's MaxResult, the operation is remembered as done without it,
+// and a retry is told [Gone].
+func (c *Claim) Complete(result Result) (Record, error) {
+	v, err := c.finish(Ending{State: Done, Code: result.Code, Result: result.Data}, Completed, Verdict{})
+	return v.Held, err
+}
+
+// Release ends the claim and frees the key: it promises that the attempt had
+// no effect at all. Duplicates that are waiting are answered with result, which
+// is not stored; with the zero Result the next of them executes.
+func (c *Claim) Release(result Result) error {
+	var shared Verdict
+	if result.Data != nil {
+		shared = Verdict{Action: Replay, Reason: Shared, Held: Record{Code: result.Code, Result: result.Data}}
+	} else {
+		shared = Verdict{Action: Refuse, Reason: InProgress}
+	}
+	_, err := c.finish(Ending{State: Released}, ReleasedClaim, shared)
+	return err
+}
+
+// Doubt ends the claim without an outcome: the operation may or may not have
+// had its effect. The key is in doubt from now on, or free for another run if
+// the class says so.
+func (c *Claim) Doubt() error {
+	_, err := c.finish(Ending{State: Pending}, Doubted, Verdict{Action: Refuse, Reason: InDoubt})
+	return err
+}
+
+// finish drives the last swap. shared is what waiting duplicates are told if
+// the swap succeeds; its zero value means the record itself.
+func (c *Claim) finish(e Ending, kind EventKind, shared Verdict) (Verdict, error) {
+	c.timing.Lock()
+	c.stopped = true
+	c.beat.Stop()
+	c.timing.Unlock()
+
+	c.mu.Lock() // waits for a renewal under way
+	defer c.mu.Unlock()
+	if c.ended {
+		return Verdict{}, errors.New("semel: the claim has ended already")
+	}
+	c.ended = true
+	a := &c.attempt
+	now := time.Now()
+	ctx := context.WithoutCancel(c.ctx.parent)
+	move, _ := c.guard.drive(ctx, a, a.Finish(now, e), now.Add(a.policy.FinishWithin))
+	if move.Do != Stop {
+		// The store does not answer. Whoever waits is told that the outcome is
+		// unknown, while storing goes on.
+		c.linger(move, kind, shared)
+		return Verdict{}, ErrInDoubt
+	}
+	return c.settled(kind, shared)
+}
+
+// linger goes on storing behind the caller.
+func (c *Claim) linger(move Move, kind EventKind, shared Verdict) {
+	g := c.guard
+	going := g.astray(func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		g.finishDriving(&c.attempt, move)
+		// What it came to is in the events and in the store; nobody waits for it.
+		_, _ = c.settled(kind, shared)
+	})
+	if !going {
+		c.attempt.end(Verdict{Action: Refuse, Reason: InDoubt}, ErrUnavailable)
+		_, _ = c.settled(kind, shared)
+	}
+}
+
+// settled tells everybody what the last swap came to.
+func (c *Claim) settled(kind EventKind, shared Verdict) (Verdict, error) {
+	a, g := &c.attempt, c.guard
+	v := a.Verdict()
+	ours := a.Err() == nil && v.Reason == Finished && v.Held.Nonce == a.next.Nonce
+	if !ours {
+		kind = Lost
+	}
+	g.tell(a, kind, c.start, a.Err())
+	told := v
+	if ours && shared.Reason != 0 {
+		told = shared
+	}
+	if told.Reason == Finished && told.Held.Replay == 0 {
+		told = Verdict{Action: Refuse, Reason: Gone, Held: told.Held}
+	}
+	c.ctx.end(context.Canceled)
+	g.flights.land(&c.flight, told, nil)
+	g.busy.Done()
+	switch {
+	case ours:
+		return v, nil
+	case v.Action == Replay, v.Reason == Gone:
+		return v, ErrSettled
+	}
+	return v, ErrInDoubt
+}
+
+// Answer is what Guard.Do gives back.
+type Answer struct {
+	Result
+	// Replayed tells that this call did not execute: the result is an earlier one.
+	Replayed bool
+	// Attempt is the number of the attempt that gave the result.
+	Attempt int
+}
+
+// Do runs fn once for the ask and stores what it returns, or gives back the
+// result stored before. It is Begin, fn and the end of the claim in one.
+//
+// If fn returns an error that is [ErrNotDone], the key is released and the next
+// call runs fn again. After any other error, and after a panic, nobody knows
+// what happened: the key is in doubt, or free for another run if the class says
+// so, and the error (or the panic) goes on to the caller. A refusal is one of
+// the sentinel errors of this package.
+func (g *Guard) Do(ctx context.Context, ask Ask, fn func(ctx context.Context) (Result, error)) (Answer, error) {
+	claim, v, err := g.Begin(ctx, ask)
+	if err != nil {
+		return Answer{}, err
+	}
+	if claim == nil {
+		answer := Answer{Result: Result{Code: v.Held.Code, Data: v.Held.Result}, Replayed: true, Attempt: v.Held.Attempt}
+		return answer, v.Err()
+	}
+	returned := false
+	defer func() {
+		if !returned {
+			_ = claim.Doubt() // fn panicked, and the panic goes on
+		}
+	}()
+	result, err := fn(claim.Context())
+	returned = true
+	switch {
+	case errors.Is(err, ErrNotDone):
+		return Answer{}, errors.Join(err, claim.Release(Result{}))
+	case err != nil:
+		return Answer{}, errors.Join(err, claim.Doubt())
+	}
+	if result.Data == nil {
+		result.Data = []byte{}
+	}
+	record, err := claim.Complete(result)
+	switch {
+	case errors.Is(err, ErrSettled):
+		return Answer{Result: Result{Code: record.Code, Data: record.Result}, Replayed: true, Attempt: record.Attempt}, nil
+	case err != nil:
+		return Answer{}, err
+	}
+	return Answer{Result: result, Attempt: record.Attempt}, nil
+}

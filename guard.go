@@ -1,0 +1,301 @@
+package semel
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Options are a guard's settings. The zero value is usable.
+type Options struct {
+	// Secret keys the digests, so that nobody who reads the store can test guesses
+	// of keys. All processes that share a store share the secret, and changing it
+	// makes every key a new one. Default: none, plain SHA-256.
+	Secret []byte
+	// Owner names this process in records, for people. Default: host name and
+	// process id.
+	Owner string
+	// Observe is told what happened, on the request's goroutine: it must return
+	// quickly, must be safe for concurrent use, and must not call the guard.
+	// Default: nobody is told.
+	Observe func(Event)
+}
+
+// Guard joins a store and Decide. It collapses the duplicates of its process
+// into one attempt, renews the leases of what runs, and fences every write. A
+// Guard is safe for concurrent use; one per store and process is enough.
+type Guard struct {
+	store   Store
+	options Options
+	flights flights
+	// ahead is the store's clock minus ours, in nanoseconds, as last seen.
+	ahead atomic.Int64
+	// stray bounds the attempts that go on behind a request.
+	stray chan struct{}
+
+	mu     sync.Mutex
+	closed bool
+	busy   sync.WaitGroup // requests and strays
+}
+
+// maxStray bounds the claims that are taken back, and the results that are
+// still being stored, behind requests that were answered.
+const maxStray = 256
+
+// NewGuard tests the store with a key of its own (written, found again as a
+// duplicate, released) and gives a guard for it. A store that loses that key,
+// or that takes the same insert twice, is refused here and not in production.
+func NewGuard(store Store, options Options) (*Guard, error) {
+	if store == nil {
+		return nil, errors.New("semel: a guard needs a store")
+	}
+	if options.Owner == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			host = "unknown"
+		}
+		options.Owner = fmt.Sprintf("%s:%d", host, os.Getpid())
+	}
+	g := &Guard{store: store, options: options, stray: make(chan struct{}, maxStray)}
+	if err := g.selfTest(); err != nil {
+		return nil, err
+	}
+	return g, nil
+}
+
+// Store gives the store that the guard was made with.
+func (g *Guard) Store() Store { return g.store }
+
+// Digest gives the digest under which the guard's store knows key.
+func (g *Guard) Digest(key Key) Digest { return key.Digest(g.options.Secret) }
+
+// Begin asks for the key. Exactly one of three things comes back: a Claim,
+// whose holder must execute and then end it; a Verdict to replay or refuse; or
+// an error, and then nothing was started: [ErrUnavailable], [ErrClosed], or the
+// cause of ctx if it ended while this request waited for another.
+//
+// While the key is held by another attempt, Begin waits up to the policy's
+// Wait. The claim itself is not bound to ctx: a client that leaves does not undo
+// what it asked for.
+func (g *Guard) Begin(ctx context.Context, ask Ask) (*Claim, Verdict, error) {
+	if !g.enter() {
+		return nil, Verdict{}, ErrClosed
+	}
+	c, v, err := g.begin(ctx, ask)
+	if c == nil {
+		g.busy.Done()
+	}
+	return c, v, err
+}
+
+func (g *Guard) begin(ctx context.Context, ask Ask) (*Claim, Verdict, error) {
+	if ask.Policy == nil {
+		p, err := Policy{}.Filled()
+		if err != nil {
+			return nil, Verdict{}, err
+		}
+		ask.Policy = &p
+	}
+	start := time.Now()
+	digest := g.Digest(ask.Key)
+	c := &Claim{guard: g, start: start}
+	key := flightKey{digest, ask.Fingerprint}
+	for {
+		leader, landed := g.flights.join(key, &c.flight)
+		if leader == nil {
+			break
+		}
+		limit := ask.Policy.Wait - time.Since(start)
+		v, err := leader.wait(ctx, landed, limit)
+		again := err == nil && v.Action == Refuse && v.Reason == InProgress && time.Since(start) < ask.Policy.Wait
+		if !again {
+			g.tellOutcome(ask, digest, v, err, start)
+			return nil, v, err
+		}
+	}
+	c.attempt = NewAttempt(ask, digest, g.options.Owner, newNonce)
+	return g.lead(ctx, c)
+}
+
+// lead makes the attempt that this process' duplicates wait for.
+func (g *Guard) lead(ctx context.Context, c *Claim) (*Claim, Verdict, error) {
+	a := &c.attempt
+	now := time.Now()
+	move := a.Begin(now, now.Add(time.Duration(g.ahead.Load())))
+	move, err := g.drive(ctx, a, move, time.Time{})
+	if err != nil { // ctx ended while another's lease was waited for
+		g.flights.land(&c.flight, Verdict{Action: Refuse, Reason: InProgress}, nil)
+		return nil, Verdict{}, err
+	}
+	if move.Do == Run {
+		c.granted(ctx, move)
+		g.tell(a, Claimed, c.start, nil)
+		return c, a.Verdict(), nil
+	}
+	v, err := a.Verdict(), a.Err()
+	if v.Reason == Damaged {
+		err = nil
+	}
+	if errors.Is(err, ErrUnavailable) {
+		g.astray(func() { g.finishDriving(a, a.Disown(time.Now())) })
+	}
+	g.flights.land(&c.flight, v, err)
+	g.tellOutcome(a.ask, a.digest, v, a.Err(), c.start)
+	return nil, v, err
+}
+
+// drive carries out moves until the attempt runs or stops. It returns sooner,
+// with a Sleep, once a sleep would end after until, if until is set; and with
+// the cause of ctx if ctx ends during a sleep.
+func (g *Guard) drive(ctx context.Context, a *Attempt, move Move, until time.Time) (Move, error) {
+	for {
+		switch move.Do {
+		case SwapRecord:
+			op := &lazyContext{parent: ctx, deadline: time.Now().Add(storeTimeout)}
+			r, err := g.store.CompareAndSwap(op, move.Swap.Old, move.Swap.Next)
+			op.end(context.Canceled)
+			move = g.reply(a, r, err)
+		case ReadRecord:
+			op := &lazyContext{parent: ctx, deadline: time.Now().Add(storeTimeout)}
+			r, err := g.store.Get(op, a.digest)
+			op.end(context.Canceled)
+			move = g.reply(a, r, err)
+		case Sleep:
+			if !until.IsZero() && move.Until.After(until) {
+				return move, nil
+			}
+			// Only waiting for another ends with ctx: a claim that may have landed has to
+			// be followed to its end.
+			if err := sleepUntil(ctx, move.Until, a.phase == waiting); err != nil {
+				return move, err
+			}
+			move = a.Wake(time.Now())
+		default:
+			return move, nil
+		}
+	}
+}
+
+// storeTimeout bounds one call of a store.
+const storeTimeout = 5 * time.Second
+
+func (g *Guard) reply(a *Attempt, r Reading, err error) Move {
+	now := time.Now()
+	if !r.Now.IsZero() {
+		g.ahead.Store(int64(r.Now.Sub(now)))
+	}
+	return a.Reply(now, r, err)
+}
+
+// finishDriving drives an attempt to its end, whatever ends meanwhile.
+func (g *Guard) finishDriving(a *Attempt, move Move) {
+	// The context never ends, so there is no error to look at.
+	_, _ = g.drive(context.Background(), a, move, time.Time{})
+}
+
+// astray runs fn behind the request, unless too many run already: then what
+// fn would have tidied stays in the store until its lease ends.
+func (g *Guard) astray(fn func()) bool {
+	select {
+	case g.stray <- struct{}{}:
+	default:
+		return false
+	}
+	g.busy.Add(1)
+	go func() {
+		defer g.busy.Done()
+		defer func() { <-g.stray }()
+		fn()
+	}()
+	return true
+}
+
+func (g *Guard) enter() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		return false
+	}
+	g.busy.Add(1)
+	return true
+}
+
+// Close refuses new requests and waits until every claim has ended and every
+// result that is still being stored is stored, or until ctx ends. It does not
+// close the store.
+func (g *Guard) Close(ctx context.Context) error {
+	g.mu.Lock()
+	g.closed = true
+	g.mu.Unlock()
+	idle := make(chan struct{})
+	go func() {
+		g.busy.Wait()
+		close(idle)
+	}()
+	select {
+	case <-idle:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("semel: operations were still running when the guard was closed: %w", context.Cause(ctx))
+	}
+}
+
+// sleepUntil waits until t or, if the sleep is breakable, until ctx ends.
+func sleepUntil(ctx context.Context, t time.Time, breakable bool) error {
+	if !breakable {
+		time.Sleep(time.Until(t))
+		return nil
+	}
+	timer := time.NewTimer(time.Until(t))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// newNonce needs to be unique, not secret.
+func newNonce() Nonce {
+	var n Nonce
+	binary.NativeEndian.PutUint64(n[:8], rand.Uint64())
+	binary.NativeEndian.PutUint64(n[8:], rand.Uint64())
+	return n
+}
+
+// selfTest claims a key of the guard's own, asks for it again as a duplicate
+// would, and releases it: what production relies on, tried once at the start.
+func (g *Guard) selfTest() error {
+	key := Key{Scope: JoinScope("semel", "self-test"), ID: newNonce().String()}
+	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
+	defer cancel()
+	fail := func(what string, err error) error {
+		return fmt.Errorf("semel: the store failed its self-test: %s: %w", what, errors.Join(ErrUnavailable, err))
+	}
+	next := Record{
+		Digest: g.Digest(key), State: Pending, Class: AtLeastOnce, Nonce: newNonce(),
+		Attempt: 1, TTL: time.Minute, Key: key, Owner: g.options.Owner,
+	}
+	first, err := g.store.CompareAndSwap(ctx, Version{}, next)
+	if err != nil {
+		return fail("a fresh key was not written", err)
+	}
+	second := next
+	second.Nonce = newNonce()
+	held, err := g.store.CompareAndSwap(ctx, Version{}, second)
+	if !errors.Is(err, ErrConflict) || held.Record.Nonce != next.Nonce {
+		return fail("a duplicate was not recognised", err)
+	}
+	second.State, second.TTL = Released, time.Nanosecond
+	if _, err := g.store.CompareAndSwap(ctx, first.Record.Version, second); err != nil {
+		return fail("a key was not released", err)
+	}
+	return nil
+}

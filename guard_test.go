@@ -1,0 +1,106 @@
+package semel_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/semelhq/semel"
+	"github.com/semelhq/semel/store/memory"
+)
+
+func TestHerdRunsOnce(t *testing.T) {
+	guard, err := semel.NewGuard(memory.New(memory.Options{}), semel.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var runs atomic.Int64
+	var wg sync.WaitGroup
+	for range 1000 {
+		wg.Go(func() {
+			a, err := guard.Do(t.Context(), semel.Ask{Key: semel.Key{Scope: "a", ID: "k"}}, func(context.Context) (semel.Result, error) {
+				runs.Add(1)
+				time.Sleep(50 * time.Millisecond)
+				return semel.Result{Code: 201, Data: []byte("ok")}, nil
+			})
+			if err != nil || string(a.Data) != "ok" || a.Code != 201 {
+				t.Errorf("got %+v, %v", a, err)
+			}
+		})
+	}
+	wg.Wait()
+	if runs.Load() != 1 {
+		t.Errorf("ran %d times, want 1", runs.Load())
+	}
+}
+
+func TestLongRunKeepsItsLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		guard, err := semel.NewGuard(memory.New(memory.Options{}), semel.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := semel.Policy{Lease: time.Second, Wait: -1}.Filled()
+		if err != nil {
+			t.Fatal(err)
+		}
+		ask := semel.Ask{Key: semel.Key{Scope: "a", ID: "k"}, Policy: &p}
+		c, _, err := guard.Begin(t.Context(), ask)
+		if err != nil || c == nil {
+			t.Fatal(c, err)
+		}
+		time.Sleep(time.Minute)
+		if err := c.Context().Err(); err != nil {
+			t.Fatal("context ended under a live lease:", err)
+		}
+		other, err := semel.NewGuard(guard.Store(), semel.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, v, err := other.Begin(t.Context(), ask); err != nil || v.Reason != semel.InProgress {
+			t.Fatalf("got %+v, %v; want in progress", v, err)
+		}
+		if _, err := c.Complete(semel.Result{Data: []byte("x")}); err != nil {
+			t.Fatal(err)
+		}
+		if _, v, err := other.Begin(t.Context(), ask); err != nil || v.Action != semel.Replay {
+			t.Fatalf("got %+v, %v; want a replay", v, err)
+		}
+		if err := guard.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func ExampleGuard_Do() {
+	guard, err := semel.NewGuard(memory.New(memory.Options{}), semel.Options{})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	ask := semel.Ask{
+		Key:         semel.Key{Scope: semel.JoinScope("tenant-7", "charge"), ID: "order-42"},
+		Fingerprint: semel.FingerprintOf([]byte("100 EUR")),
+	}
+	charge := func(context.Context) (semel.Result, error) {
+		fmt.Println("charging")
+		return semel.Result{Data: []byte("receipt 1")}, nil
+	}
+	for range 2 {
+		answer, err := guard.Do(context.Background(), ask, charge)
+		fmt.Println(string(answer.Data), answer.Replayed, err)
+	}
+	ask.Fingerprint = semel.FingerprintOf([]byte("900 EUR"))
+	_, err = guard.Do(context.Background(), ask, charge)
+	fmt.Println(errors.Is(err, semel.ErrMismatch))
+	// Output:
+	// charging
+	// receipt 1 false <nil>
+	// receipt 1 true <nil>
+	// true
+}

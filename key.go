@@ -1,0 +1,104 @@
+package semel
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"hash"
+	"strings"
+	"time"
+)
+
+// Digest is the 32-byte name under which stores know a key.
+type Digest [32]byte
+
+// String gives the digest in hexadecimal.
+func (d Digest) String() string { return hex.EncodeToString(d[:]) }
+
+// ParseDigest reads what [Digest.String] wrote.
+func ParseDigest(s string) (Digest, error) {
+	raw, err := hex.DecodeString(s)
+	if err != nil || len(raw) != len(Digest{}) {
+		return Digest{}, errors.New("semel: a digest is 64 hexadecimal digits")
+	}
+	return Digest(raw), nil
+}
+
+// Key names one intended operation: whose it is, and which one.
+//
+// Two keys are the same operation only if both fields are equal byte for
+// byte. There is no folding of case, accents or trailing space, whatever the
+// database below would do: stores see the [Digest] only.
+type Key struct {
+	// Scope is tenant, principal and operation, joined by [JoinScope]. Records
+	// never cross scopes (INVARIANTS S9).
+	Scope string
+	// ID is the client's key, or one derived from content.
+	ID string
+}
+
+// Digest is SHA-256 over the length-prefixed fields, or HMAC-SHA-256 where the
+// deployment has a secret. Without the secret nobody who reads a store can
+// test a guess of a key. Changing the secret makes every key a new key.
+func (k Key) Digest(secret []byte) Digest {
+	var h hash.Hash
+	if len(secret) > 0 {
+		h = hmac.New(sha256.New, secret)
+	} else {
+		h = sha256.New()
+	}
+	var room [128]byte
+	b := append(room[:0], "semel key 1\n"...)
+	for _, field := range [...]string{k.Scope, k.ID} {
+		b = binary.BigEndian.AppendUint64(b, uint64(len(field)))
+		b = append(b, field...)
+	}
+	h.Write(b)
+	var d Digest
+	h.Sum(d[:0])
+	return d
+}
+
+// JoinScope joins the parts of a scope so that no two different lists of parts
+// give the same scope: a vertical bar or a backslash inside a part is escaped
+// with a backslash. A caller who controls one part cannot reach another's
+// scope, nor one that Semel uses for itself.
+func JoinScope(parts ...string) string {
+	plain := true
+	for _, p := range parts {
+		plain = plain && !strings.ContainsAny(p, `|\`)
+	}
+	if plain {
+		return strings.Join(parts, "|")
+	}
+	escape := strings.NewReplacer(`\`, `\\`, `|`, `\|`)
+	escaped := make([]string, len(parts))
+	for i, p := range parts {
+		escaped[i] = escape.Replace(p)
+	}
+	return strings.Join(escaped, "|")
+}
+
+// KeyTime tells the time that a key carries in itself, to the millisecond, if
+// the key is a UUID of version 7 in its text form (RFC 9562, section 5.7).
+func KeyTime(id string) (time.Time, bool) {
+	if len(id) != 36 || id[8] != '-' || id[13] != '-' || id[14] != '7' || id[18] != '-' || id[23] != '-' {
+		return time.Time{}, false
+	}
+	var raw [16]byte
+	var text [32]byte
+	n := 0
+	for i := range len(id) {
+		if i == 8 || i == 13 || i == 18 || i == 23 {
+			continue
+		}
+		text[n] = id[i]
+		n++
+	}
+	if _, err := hex.Decode(raw[:], text[:]); err != nil || raw[8]>>6 != 2 {
+		return time.Time{}, false
+	}
+	return time.UnixMilli(int64(binary.BigEndian.Uint64(append([]byte{0, 0}, raw[:6]...)))), true
+}

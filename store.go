@@ -1,0 +1,132 @@
+package semel
+
+import (
+	"bytes"
+	"context"
+	"time"
+)
+
+// Reading is what a store holds under one key, and when it was read.
+type Reading struct {
+	// Record is the zero Record where nothing is held.
+	Record Record
+	// Now is the store's clock at the read: whoever judges an expiry judges by it.
+	Now time.Time
+}
+
+// Store is a linearizable map from key to record with one writing verb. It
+// knows nothing of leases, expiry or classes: it compares versions and writes.
+// The package storetest says in tests what is said here in words. A Store is
+// safe for concurrent use.
+type Store interface {
+	// Get reads what is held under the digest. Nothing held is no error.
+	Get(ctx context.Context, digest Digest) (Reading, error)
+	// CompareAndSwap writes next under next.Digest if the version held there is
+	// old; the zero Version means "insert, if nothing is held". It gives back what
+	// it wrote, with Version and WrittenAt as set by the store.
+	//
+	// If another version is held, the error is [ErrConflict] and the Reading is
+	// what is held. If what is held cannot be decoded, the error is [ErrDamaged].
+	// [ErrRejected] says that the write can never succeed and did not happen. Any
+	// other error means that nobody knows whether the write happened: the caller
+	// repeats it with the same Nonce and recognises its own write by it.
+	//
+	// Nobody changes the bytes of a Result: the store may keep next.Result, and the
+	// Result of a Reading may be the store's own.
+	CompareAndSwap(ctx context.Context, old Version, next Record) (Reading, error)
+}
+
+// Swap is one call of CompareAndSwap, as data.
+type Swap struct {
+	Old  Version
+	Next Record
+}
+
+// Swapped is what one Swap came to.
+type Swapped struct {
+	Reading Reading
+	Err     error
+}
+
+// Batcher is a Store that can take many swaps in one commit. Each swap stands
+// for itself, as if the swaps had come one after the other: a conflict of one
+// does not undo another. An error of the commit is every swap's error.
+type Batcher interface {
+	SwapMany(ctx context.Context, swaps []Swap) []Swapped
+}
+
+// Sweeper is a Store that can forget what has expired by its own clock.
+type Sweeper interface {
+	// Sweep deletes at most limit records that are Done or Released and past their
+	// TTL, never a pending one (INVARIANTS X4), and tells how many it deleted.
+	Sweep(ctx context.Context, limit int) (int, error)
+}
+
+// Lister is a Store that can show its records to people.
+type Lister interface {
+	// List gives the records that match, ordered by digest, at most filter.Limit.
+	// For the next page set filter.After to the last digest of this one.
+	List(ctx context.Context, filter Filter) ([]Record, error)
+}
+
+// Filter says which records to list. The zero value of a field means "any".
+type Filter struct {
+	State State
+	// InDoubt keeps only records that are in doubt by the store's clock.
+	InDoubt bool
+	// ID keeps only records whose key has this ID, in whichever scope.
+	ID string
+	// Scope keeps only records of this scope.
+	Scope string
+	// After keeps only digests greater than this one.
+	After Digest
+	// Limit is the longest list wanted; 0 means 100.
+	Limit int
+}
+
+// Matches tells whether r passes the filter at now, a time on the store's clock.
+// It is what List means, for stores that filter in Go.
+func (f *Filter) Matches(r *Record, now time.Time) bool {
+	return (f.State == 0 || r.State == f.State) &&
+		(!f.InDoubt || r.InDoubt(now)) &&
+		(f.ID == "" || r.Key.ID == f.ID) &&
+		(f.Scope == "" || r.Key.Scope == f.Scope) &&
+		bytes.Compare(r.Digest[:], f.After[:]) > 0
+}
+
+// Journal is a Store that writes down every transition in the same atomic step
+// as the swap itself (INVARIANTS S16), and can read it back.
+type Journal interface {
+	// History gives the entries of one key, oldest first.
+	History(ctx context.Context, digest Digest) ([]Entry, error)
+}
+
+// Entry is one line of a journal: a record as one write left it, with the
+// digest of its result in place of the result.
+type Entry struct {
+	Record Record
+	// ResultSum is the SHA-256 of the result, zero where there is none.
+	ResultSum [32]byte
+}
+
+// Unwrapper is a Store that stands in front of another.
+type Unwrapper interface {
+	Unwrap() Store
+}
+
+// As finds the first store that is a T, from s inwards along Unwrap. It is how
+// an optional ability is reached: As[Lister](store).
+func As[T any](s Store) (T, bool) {
+	for s != nil {
+		if t, ok := s.(T); ok {
+			return t, true
+		}
+		u, ok := s.(Unwrapper)
+		if !ok {
+			break
+		}
+		s = u.Unwrap()
+	}
+	var none T
+	return none, false
+}
