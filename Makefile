@@ -45,7 +45,7 @@ sim: ## simulate SEEDS=20000 seeded schedules with faults
 	@$(GO) run ./cmd/semel sim --seeds $(SEEDS)
 
 bench: ## measure against the peers (fiber, Caddy), all rounds printed
-	@cd bench && $(GO) run .
+	@cd bench && GOWORK=off $(GO) run .
 
 chaos: ## end-to-end tests with real processes and kill -9, never from the cache
 	@$(GO) test -count=1 -v ./cmd/e2e/...
