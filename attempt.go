@@ -181,14 +181,6 @@ func (a *Attempt) judge(now time.Time, r Reading) Move {
 	return a.end(v.refused(), nil)
 }
 
-// refused turns a wait that may not go on into a refusal.
-func (v Verdict) refused() Verdict {
-	if v.Action == Wait {
-		v.Action = Refuse
-	}
-	return v
-}
-
 // hold takes the key, if enough of the lease is left to start with.
 func (a *Attempt) hold(now time.Time, r Record) Move {
 	a.held = r

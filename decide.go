@@ -109,6 +109,14 @@ func (v Verdict) Err() error {
 	return ErrInDoubt
 }
 
+// refused turns a wait that may not go on into a refusal.
+func (v Verdict) refused() Verdict {
+	if v.Action == Wait {
+		v.Action = Refuse
+	}
+	return v
+}
+
 // Decide is the whole of the policy: from what is held and what is asked to a
 // verdict. It reads no clock: a lease is judged by the store's clock alone,
 // which comes with the Reading (INVARIANTS X5).

@@ -1,0 +1,349 @@
+package semelhttp
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"net/http"
+	"net/textproto"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/semelhq/semel"
+)
+
+// Handler guards another handler: it runs it once per key, and answers the
+// duplicates. It is safe for concurrent use.
+type Handler struct {
+	guard    *semel.Guard
+	next     http.Handler
+	o        Options
+	extra    map[string]bool // stored headers besides the usual ones
+	buffers  sync.Pool       // of *bytes.Buffer
+	inFlight atomic.Int64
+}
+
+// NewHandler gives next guarded by guard. Settings that are unsafe or
+// incomplete are refused with an error that says what to set.
+func NewHandler(guard *semel.Guard, next http.Handler, o Options) (*Handler, error) {
+	if guard == nil || next == nil {
+		return nil, errors.New("semelhttp: NewHandler needs a guard and a handler")
+	}
+	o, err := o.filled()
+	if err != nil {
+		return nil, err
+	}
+	h := &Handler{guard: guard, next: next, o: o, extra: make(map[string]bool)}
+	for _, name := range o.KeepHeaders {
+		h.extra[textproto.CanonicalMIMEHeaderKey(name)] = true
+	}
+	return h, nil
+}
+
+// Middleware gives NewHandler in the form that routers expect.
+func Middleware(guard *semel.Guard, o Options) (func(http.Handler) http.Handler, error) {
+	if _, err := NewHandler(guard, http.NotFoundHandler(), o); err != nil {
+		return nil, err
+	}
+	return func(next http.Handler) http.Handler {
+		h, err := NewHandler(guard, next, o)
+		if err != nil {
+			panic(err) // the same settings were accepted above; next is nil
+		}
+		return h
+	}, nil
+}
+
+// ServeHTTP is part of http.Handler.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	lines := r.Header[h.o.KeyHeader]
+	if !slices.Contains(h.o.Methods, r.Method) || len(lines) == 0 && !h.o.RequireKey && !h.o.DeriveKey {
+		h.next.ServeHTTP(w, r)
+		return
+	}
+	if h.inFlight.Add(1) > int64(h.o.MaxInFlight) {
+		h.inFlight.Add(-1)
+		refuse(w, r, TooManyInFlight, "", 0)
+		return
+	}
+	defer h.inFlight.Add(-1)
+	key, kind, detail := h.key(r, lines)
+	if kind != "" {
+		refuse(w, r, kind, detail, 0)
+		return
+	}
+	content := h.getBuffer()
+	defer h.putBuffer(content)
+	if err := readBody(content, r, h.o.MaxBody); err != nil {
+		refuse(w, r, bodyKind(err), err.Error(), 0)
+		return
+	}
+	fingerprint, err := h.fingerprint(r, content.Bytes())
+	if err != nil {
+		refuse(w, r, bodyKind(err), err.Error(), 0)
+		return
+	}
+	if key.ID == "" {
+		key.ID = fingerprint.String()
+	}
+	ask := semel.Ask{Key: key, Fingerprint: fingerprint, Policy: &h.o.Policy}
+	claim, v, err := h.guard.Begin(r.Context(), ask)
+	switch {
+	case claim != nil:
+		h.execute(w, r, claim, content)
+	case err != nil:
+		unavailable(w, r, err)
+	default:
+		h.answer(w, r, v)
+	}
+}
+
+// key gives the key of a request, or why there is none. An empty ID is to be
+// derived from the content. The last part of the scope tells sent keys from
+// derived ones, so no client can send a key that is another's derived one.
+func (h *Handler) key(r *http.Request, lines []string) (semel.Key, ProblemKind, string) {
+	var id string
+	source := "content"
+	if len(lines) > 0 {
+		var err error
+		if id, err = ParseKey(lines); err != nil {
+			return semel.Key{}, KeyInvalid, err.Error()
+		}
+		source = "key"
+	} else if h.o.RequireKey {
+		return semel.Key{}, KeyRequired, "send the header " + h.o.KeyHeader + " with a value that is unique to this operation, such as a UUID in quotes"
+	}
+	scope, err := h.o.Scope(r)
+	switch {
+	case err != nil:
+		return semel.Key{}, ScopeRequired, err.Error()
+	case scope == "":
+		return semel.Key{}, ScopeRequired, "this request belongs to nobody that the route knows"
+	}
+	return semel.Key{Scope: semel.JoinScope(scope, h.o.Operation(r), source), ID: id}, "", ""
+}
+
+func bodyKind(err error) ProblemKind {
+	if errors.Is(err, ErrTooLarge) {
+		return BodyTooLarge
+	}
+	return BodyUnreadable
+}
+
+// unavailable answers a request for which nothing could be started. A client
+// that has left is not answered.
+func unavailable(w http.ResponseWriter, r *http.Request, err error) {
+	if r.Context().Err() != nil && !errors.Is(err, semel.ErrUnavailable) {
+		return
+	}
+	refuse(w, r, StoreUnavailable, "", 0)
+}
+
+// refuse answers with a problem. retryAfter is 0 for the kind's own.
+func refuse(w http.ResponseWriter, r *http.Request, kind ProblemKind, detail string, retryAfter time.Duration) {
+	p := NewProblem(kind, detail)
+	p.RetryAfter = max(p.RetryAfter, retryAfter)
+	_ = p.Write(w, r) // a client that cannot be reached asks again
+}
+
+// answer tells a duplicate what the record says.
+func (h *Handler) answer(w http.ResponseWriter, r *http.Request, v semel.Verdict) {
+	if v.Action != semel.Replay {
+		h.refusal(w, r, v)
+		return
+	}
+	s, err := decode(v.Held.Result)
+	if err != nil {
+		// A record that cannot be read is in doubt, never absent (INVARIANTS S15).
+		refuse(w, r, OutcomeUnknownKind, askAgain, 0)
+		return
+	}
+	header := w.Header()
+	for name, values := range s.header {
+		header[name] = values
+	}
+	if v.Reason != semel.Shared {
+		header[h.o.ReplayHeader] = []string{"true"}
+	}
+	for name := range s.trailer {
+		header.Add("Trailer", name)
+	}
+	if bodyAllowed(s.status) && r.Method != http.MethodHead && len(s.trailer) == 0 {
+		setLength(header, len(s.body))
+	}
+	w.WriteHeader(s.status)
+	if len(s.body) > 0 {
+		_, _ = w.Write(s.body)
+	}
+	for name, values := range s.trailer {
+		header[name] = values
+	}
+}
+
+// maxInProgress is the longest Retry-After for a lease that runs: most end long
+// before.
+const maxInProgress = 5 * time.Second
+
+func (h *Handler) refusal(w http.ResponseWriter, r *http.Request, v semel.Verdict) {
+	switch v.Reason {
+	case semel.InProgress:
+		refuse(w, r, InProgress, "", min(v.RetryAfter, maxInProgress))
+	case semel.Mismatch:
+		refuse(w, r, PayloadMismatch, "", 0)
+	case semel.Gone:
+		p := NewProblem(ResultGone, "")
+		p.OriginalStatus = v.Held.Code
+		_ = p.Write(w, r)
+	case semel.Expired:
+		refuse(w, r, KeyExpired, "", 0)
+	case semel.Early:
+		refuse(w, r, KeyEarly, "", 0)
+	default:
+		refuse(w, r, OutcomeUnknownKind, askAgain, 0)
+	}
+}
+
+// askAgain is what a client can do about an unknown outcome.
+const askAgain = "look for the effect before anything else; asking again with the same key is safe and never runs the operation a second time, a new key may"
+
+// execute runs the handler and ends the claim, whatever the handler does.
+func (h *Handler) execute(w http.ResponseWriter, r *http.Request, claim *semel.Claim, content *bytes.Buffer) {
+	rec := &recorder{w: w, limit: h.o.Policy.MaxResult, hold: h.o.HoldFlush, body: h.getBuffer(), header: make(http.Header, 8)}
+	if outer := w.Header(); len(outer) > 0 {
+		rec.outer = maps.Clone(outer)
+	}
+	defer h.putBuffer(rec.body)
+	in := &body{rest: content.Bytes()}
+	defer in.Close()
+	run := r.WithContext(claim.Context())
+	run.Body, run.GetBody, run.ContentLength, run.TransferEncoding = in, nil, int64(content.Len()), nil
+	if content.Len() == 0 {
+		run.Body = http.NoBody
+	}
+	settled := false
+	defer func() {
+		if !settled { // the handler ended its goroutine
+			_ = claim.Doubt()
+		}
+	}()
+	value, stack := call(h.next, rec, run)
+	switch {
+	case stack == nil:
+		h.conclude(rec, r, claim)
+	case value != http.ErrAbortHandler && rec.whole():
+		h.o.Panicked(r, value, stack)
+		h.panicked(rec, r, claim)
+	default:
+		if value != http.ErrAbortHandler {
+			h.o.Panicked(r, value, stack)
+		}
+		h.unknown(rec, r, claim)
+	}
+	settled = true
+}
+
+// call runs the handler. stack is nil if it returned.
+func call(next http.Handler, w http.ResponseWriter, r *http.Request) (value any, stack []byte) {
+	returned := false
+	defer func() {
+		if returned {
+			return
+		}
+		if value = recover(); value != nil {
+			stack = debug.Stack()
+		}
+	}()
+	next.ServeHTTP(w, r)
+	returned = true
+	return nil, nil
+}
+
+// conclude stores the answer of a handler that returned, then lets it go.
+func (h *Handler) conclude(rec *recorder, r *http.Request, claim *semel.Claim) {
+	if rec.status == 0 {
+		rec.WriteHeader(http.StatusOK)
+	}
+	switch {
+	case rec.outcome == OutcomeUnknown:
+		h.unknown(rec, r, claim)
+		return
+	case rec.outcome == OutcomeNotDone, rec.outcome == "" && slices.Contains(h.o.NotDone, rec.status):
+		if err := claim.Release(semel.Result{Code: rec.status, Data: h.encoded(rec)}); err != nil {
+			h.replace(rec, r)
+			return
+		}
+		rec.send(r.Method == http.MethodHead)
+		return
+	}
+	record, err := claim.Complete(semel.Result{Code: rec.status, Data: h.encoded(rec)})
+	switch {
+	case err == nil:
+		rec.send(r.Method == http.MethodHead)
+	case errors.Is(err, semel.ErrSettled) && rec.whole():
+		rec.drop()
+		h.answer(rec.w, r, semel.Decide(semel.Reading{Record: record, Now: record.WrittenAt}, semel.Ask{Fingerprint: record.Fingerprint}))
+	default:
+		h.replace(rec, r)
+	}
+}
+
+// encoded gives the answer to store, or nil if it was streamed.
+func (h *Handler) encoded(rec *recorder) []byte {
+	if !rec.whole() {
+		return nil
+	}
+	return encode(rec.status, rec.header, rec.trailers(), h.keeps, rec.body.Bytes())
+}
+
+func (h *Handler) keeps(name string) bool { return kept(name) || h.extra[name] }
+
+// panicked stores and answers a 500: a panic is an outcome. A connection that
+// was dropped instead would make the client's transport send again.
+func (h *Handler) panicked(rec *recorder, r *http.Request, claim *semel.Claim) {
+	rec.drop()
+	refuse(rec, r, HandlerFailed, "", 0)
+	h.conclude(rec, r, claim)
+}
+
+// unknown tells the client that nobody knows.
+func (h *Handler) unknown(rec *recorder, r *http.Request, claim *semel.Claim) {
+	_ = claim.Doubt() // whatever came of it, the answer is the same
+	h.replace(rec, r)
+}
+
+// replace answers that the outcome is unknown, in place of the recorded answer. A stream
+// that has begun is broken off instead, so that nobody takes it for complete.
+func (h *Handler) replace(rec *recorder, r *http.Request) {
+	switch {
+	case rec.hijacked:
+	case rec.streaming:
+		panic(http.ErrAbortHandler)
+	default:
+		rec.drop()
+		refuse(rec.w, r, OutcomeUnknownKind, askAgain, 0)
+	}
+}
+
+func bodyAllowed(status int) bool {
+	return status >= 200 && status != http.StatusNoContent && status != http.StatusNotModified
+}
+
+func setLength(h http.Header, n int) {
+	h["Content-Length"] = []string{strconv.Itoa(n)}
+}
+
+func contentLength(h http.Header) (int64, bool) {
+	n, err := strconv.ParseInt(h.Get("Content-Length"), 10, 64)
+	return n, err == nil && n >= 0
+}
+
+func logPanic(r *http.Request, value any, stack []byte) {
+	slog.ErrorContext(context.WithoutCancel(r.Context()), "semelhttp: the handler panicked",
+		"method", r.Method, "path", r.URL.Path, "panic", value, "stack", string(stack))
+}

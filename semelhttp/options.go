@@ -1,0 +1,180 @@
+package semelhttp
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/textproto"
+	"slices"
+	"strings"
+
+	"github.com/semelhq/semel"
+)
+
+// Scope tells whose request it is. Records never cross scopes, so two clients
+// may use equal keys. An error or an empty scope refuses the request: strangers
+// that share a scope meet each other's keys. The scope is shown to people and
+// kept in records, so it holds no credential: hash those, as HeaderScope does.
+type Scope func(r *http.Request) (string, error)
+
+// HeaderScope takes the scope from request headers, such as Authorization, each
+// of which must come exactly once. The scope is a truncated hash of their
+// values; the values themselves are not kept.
+func HeaderScope(names ...string) Scope {
+	return func(r *http.Request) (string, error) {
+		h := sha256.New()
+		for _, name := range names {
+			lines := r.Header.Values(name)
+			if len(lines) != 1 || lines[0] == "" {
+				return "", fmt.Errorf("the scope of this route comes from the header %s, which must be sent exactly once and not be empty", name)
+			}
+			fmt.Fprintf(h, "%d:%s", len(lines[0]), lines[0])
+		}
+		return hex.EncodeToString(h.Sum(nil)[:12]), nil
+	}
+}
+
+// SharedScope puts all clients into one scope: for a service with a single
+// client, and for nothing else.
+func SharedScope() Scope {
+	return func(*http.Request) (string, error) { return "shared", nil }
+}
+
+// Canonical gives the bytes of a request's body that are to be fingerprinted,
+// in place of the body itself. It may look at r.Header. Its error refuses the
+// request: with 413 if errors.Is(err, ErrTooLarge), else with 400.
+type Canonical func(r *http.Request, body []byte) ([]byte, error)
+
+// ErrTooLarge, from a Canonical: the body is too large to be fingerprinted, as
+// is one that unpacks to too much.
+var ErrTooLarge = errors.New("semelhttp: too large to fingerprint")
+
+// Options are the settings of one route, or of a group of routes that share
+// them.
+type Options struct {
+	// Scope is required; there is no default.
+	Scope Scope
+	// Policy holds the route's numbers and its class.
+	Policy semel.Policy
+	// Methods are guarded; others pass untouched. Default POST and PATCH: RFC 9110
+	// calls the other methods safe or idempotent.
+	Methods []string
+	// RequireKey refuses guarded requests without a key. Otherwise they pass
+	// untouched, unless DeriveKey is set.
+	RequireKey bool
+	// DeriveKey makes the fingerprint the key where a client sends none: two equal
+	// requests of one scope are then one operation while the key is remembered.
+	DeriveKey bool
+	// Operation names what a request does; keys of different operations are
+	// different. Default: method and path.
+	Operation func(r *http.Request) string
+	// KeyHeader is the request header with the key. Default Idempotency-Key.
+	KeyHeader string
+	// ReplayHeader marks a replayed answer with the value "true". Default
+	// Idempotent-Replayed.
+	ReplayHeader string
+	// Canonical says which bytes of a body count. Default: all, as they are. The
+	// method, the path and the query always count.
+	Canonical Canonical
+	// FingerprintHeaders are request headers whose values count, too.
+	FingerprintHeaders []string
+	// MaxBody is the longest request body in bytes; a longer one is refused with
+	// 413 before anything runs. Default 1 MiB.
+	MaxBody int64
+	// KeepHeaders are response headers to store besides the usual ones (see
+	// docs/spec/http.md). Set-Cookie and CORS headers are stored only if named here.
+	KeepHeaders []string
+	// NotDone are statuses by which the handler says that nothing happened: such an
+	// answer is passed on and not stored, and the key is free. Default 425 and 429.
+	// Any other status is an outcome, 500 and 503 included: a handler that fails
+	// may have had its effect. See also OutcomeHeader.
+	NotDone []int
+	// HoldFlush obeys Flush for event streams only (text/event-stream,
+	// application/x-ndjson, multipart/x-mixed-replace, application/grpc): what else
+	// is flushed is still stored. It is for reverse proxies, which flush whatever
+	// comes without a length.
+	HoldFlush bool
+	// MaxInFlight is how many guarded requests may be in the handler or waiting for
+	// it at once; more are refused with 503. Default 10,000.
+	MaxInFlight int
+	// Panicked is told of a handler's panic, which is answered and stored as a 500.
+	// Default: slog.Error with the stack.
+	Panicked func(r *http.Request, value any, stack []byte)
+}
+
+// OutcomeHeader is a response header by which a handler says what its answer
+// means, whatever the status: [OutcomeNotDone] or [OutcomeUnknown]. It is
+// removed before the answer leaves.
+const OutcomeHeader = "Semel-Outcome"
+
+const (
+	// OutcomeNotDone promises that the request had no effect: the answer is passed
+	// on, not stored, and the key is free.
+	OutcomeNotDone = "not-done"
+	// OutcomeUnknown says that nobody knows: the client is told so (409), and the
+	// key is in doubt.
+	OutcomeUnknown = "unknown"
+)
+
+// filled gives o with its defaults, or an error that names what is wrong.
+func (o Options) filled() (Options, error) {
+	var err error
+	if o.Policy, err = o.Policy.Filled(); err != nil {
+		return o, err
+	}
+	if o.Scope == nil {
+		return o, errors.New("semelhttp: Options.Scope is required: without it clients would get each other's answers; use HeaderScope(\"Authorization\"), or SharedScope() if there is only one client")
+	}
+	if len(o.Methods) == 0 {
+		o.Methods = []string{http.MethodPost, http.MethodPatch}
+	}
+	if o.Operation == nil {
+		o.Operation = func(r *http.Request) string { return r.Method + " " + r.URL.EscapedPath() }
+	}
+	set := func(s *string, value string) {
+		if *s == "" {
+			*s = value
+		}
+		*s = textproto.CanonicalMIMEHeaderKey(*s)
+	}
+	set(&o.KeyHeader, "Idempotency-Key")
+	set(&o.ReplayHeader, "Idempotent-Replayed")
+	if o.MaxBody == 0 {
+		o.MaxBody = 1 << 20
+	}
+	if o.NotDone == nil {
+		o.NotDone = []int{http.StatusTooEarly, http.StatusTooManyRequests}
+	}
+	if o.MaxInFlight == 0 {
+		o.MaxInFlight = 10_000
+	}
+	if o.Panicked == nil {
+		o.Panicked = logPanic
+	}
+	return o, o.check()
+}
+
+func (o *Options) check() error {
+	if o.MaxBody < 0 || o.MaxInFlight < 0 {
+		return fmt.Errorf("semelhttp: MaxBody %d and MaxInFlight %d must not be negative", o.MaxBody, o.MaxInFlight)
+	}
+	for _, method := range o.Methods {
+		if method == "" || strings.ToUpper(method) != method {
+			return fmt.Errorf("semelhttp: %q is no method; methods are in upper case, as in POST", method)
+		}
+	}
+	for _, status := range o.NotDone {
+		if status < 400 || status > 599 {
+			return fmt.Errorf("semelhttp: NotDone status %d: only 400 to 599 can mean that nothing happened", status)
+		}
+	}
+	if o.RequireKey && o.DeriveKey {
+		return errors.New("semelhttp: RequireKey refuses what DeriveKey would accept; set one of them")
+	}
+	if i := slices.IndexFunc(o.KeepHeaders, neverKept); i >= 0 {
+		return fmt.Errorf("semelhttp: KeepHeaders: %s belongs to one connection or one client and cannot be replayed", o.KeepHeaders[i])
+	}
+	return nil
+}

@@ -1,0 +1,149 @@
+package semelhttp
+
+import (
+	"encoding/binary"
+	"errors"
+	"net/http"
+	"net/textproto"
+	"slices"
+)
+
+// stored is an answer as it is kept: what a replay sends again.
+type stored struct {
+	status  int
+	header  http.Header
+	body    []byte
+	trailer http.Header
+}
+
+// kept tells whether a response header is stored by default: it describes the
+// content or where to find it, and is not about one connection or one client.
+func kept(name string) bool {
+	switch name {
+	case "Accept-Ranges", "Allow", "Cache-Control", "Content-Digest", "Content-Disposition", "Content-Encoding",
+		"Content-Language", "Content-Location", "Content-Range", "Content-Type", "Deprecation", "Etag", "Expires",
+		"Last-Modified", "Link", "Location", "Preference-Applied", "Repr-Digest", "Retry-After", "Sunset", "Vary",
+		"Www-Authenticate":
+		return true
+	}
+	return false
+}
+
+// neverKept tells whether a header belongs to one connection (RFC 9110,
+// section 7.6.1), to one client's credentials, or to the server itself.
+func neverKept(name string) bool {
+	switch textproto.CanonicalMIMEHeaderKey(name) {
+	case "Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Proxy-Connection",
+		"Te", "Trailer", "Transfer-Encoding", "Upgrade", "Content-Length", "Date", "Authorization", OutcomeHeader, "":
+		return true
+	}
+	return false
+}
+
+// resultFormat is the first byte of an encoded answer.
+const resultFormat = 1
+
+// errResult: an encoded answer cannot be read.
+var errResult = errors.New("semelhttp: the stored answer cannot be decoded")
+
+// encode gives the answer as bytes: format, status, headers, trailers, body.
+// Header names are sorted, so equal answers are equal bytes.
+func encode(status int, header, trailer http.Header, keep func(name string) bool, body []byte) []byte {
+	size := 64 + len(body)
+	for name, values := range header {
+		size += len(name) + 4
+		for _, v := range values {
+			size += len(v) + 4
+		}
+	}
+	b := make([]byte, 0, size)
+	b = append(b, resultFormat)
+	b = binary.AppendUvarint(b, uint64(status))
+	b = appendHeader(b, header, keep)
+	b = appendHeader(b, trailer, func(string) bool { return true })
+	return append(b, body...)
+}
+
+func appendHeader(b []byte, h http.Header, keep func(string) bool) []byte {
+	var room [32]string
+	names := room[:0]
+	lines := 0
+	for name, values := range h {
+		if keep(name) {
+			names = append(names, name)
+			lines += len(values)
+		}
+	}
+	slices.Sort(names)
+	b = binary.AppendUvarint(b, uint64(lines))
+	for _, name := range names {
+		for _, v := range h[name] {
+			b = appendString(b, name)
+			b = appendString(b, v)
+		}
+	}
+	return b
+}
+
+func appendString(b []byte, s string) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+}
+
+// decode reads what encode wrote. The body is a part of b.
+func decode(b []byte) (stored, error) {
+	if len(b) == 0 || b[0] != resultFormat {
+		return stored{}, errResult
+	}
+	d := decoder{rest: b[1:]}
+	var s stored
+	s.status = int(d.number(999))
+	s.header = d.header()
+	s.trailer = d.header()
+	s.body = d.rest
+	if d.bad || s.status < 100 {
+		return stored{}, errResult
+	}
+	return s, nil
+}
+
+type decoder struct {
+	rest []byte
+	bad  bool
+}
+
+func (d *decoder) number(most uint64) uint64 {
+	n, size := binary.Uvarint(d.rest)
+	if size <= 0 || n > most {
+		d.bad, d.rest = true, nil
+		return 0
+	}
+	d.rest = d.rest[size:]
+	return n
+}
+
+func (d *decoder) text() string {
+	n := d.number(uint64(len(d.rest)))
+	if n > uint64(len(d.rest)) {
+		d.bad, d.rest = true, nil
+		return ""
+	}
+	s := string(d.rest[:n])
+	d.rest = d.rest[n:]
+	return s
+}
+
+func (d *decoder) header() http.Header {
+	n := d.number(uint64(len(d.rest)))
+	if n == 0 || d.bad {
+		return nil
+	}
+	h := make(http.Header, min(n, 32))
+	for range n {
+		name, value := d.text(), d.text()
+		if d.bad {
+			return nil
+		}
+		h[name] = append(h[name], value)
+	}
+	return h
+}
