@@ -1,0 +1,230 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/semelhq/semel"
+)
+
+// file is the database itself: a semel.Store that takes many swaps in one
+// commit, for the batch in front of it.
+type file struct {
+	path    string
+	now     func() time.Time
+	readers chan *reader // those that nobody uses
+	reading int          // how many readers there are; fixed once open
+	maxRow  int          // bytes; SQLite's own limit
+
+	mu     sync.Mutex // held by whoever writes
+	closed bool
+	writer
+}
+
+// reader is a connection that reads one snapshot after the other.
+type reader struct {
+	*conn
+	get *stmt
+}
+
+// writer is the connection that writes, guarded by file.mu.
+type writer struct {
+	conn                               *conn
+	begin, commit, rollback, last, get *stmt
+	insert, update, expired, sweep     *stmt
+	meta                               []byte // used again
+}
+
+const (
+	sqlGet    = "SELECT " + columns + " FROM record WHERE digest = ?"
+	sqlLast   = "SELECT epoch, (SELECT max(seq) FROM journal) FROM store"
+	sqlInsert = "INSERT INTO record (epoch, counter, state, expires, meta, result, digest) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (digest) DO NOTHING"
+	sqlUpdate = "UPDATE record SET epoch = ?, counter = ?, state = ?, expires = ?, meta = ?, result = ? WHERE digest = ? AND epoch = ? AND counter = ?"
+)
+
+func newReader(c *conn) (*reader, error) {
+	get, err := c.prepare(sqlGet)
+	return &reader{conn: c, get: get}, err
+}
+
+func newWriter(c *conn) (writer, error) {
+	w := writer{conn: c}
+	for sql, s := range map[string]**stmt{
+		"BEGIN IMMEDIATE": &w.begin, "COMMIT": &w.commit, "ROLLBACK": &w.rollback,
+		sqlLast: &w.last, sqlGet: &w.get, sqlInsert: &w.insert, sqlUpdate: &w.update,
+		sqlExpired: &w.expired, sqlSweep: &w.sweep,
+	} {
+		var err error
+		if *s, err = c.prepare(sql); err != nil {
+			return w, err
+		}
+	}
+	return w, nil
+}
+
+// Get reads the committed state. It waits for no writer.
+func (f *file) Get(ctx context.Context, digest semel.Digest) (semel.Reading, error) {
+	r, err := f.borrow(ctx)
+	if err != nil {
+		return semel.Reading{}, err
+	}
+	defer f.giveBack(r)
+	return f.read(r.get, digest)
+}
+
+func (f *file) read(get *stmt, digest semel.Digest) (semel.Reading, error) {
+	var record semel.Record
+	var damage error
+	err := get.query(context.Background(), func(row []driver.Value) bool {
+		record, damage = decodeRow(row)
+		return false
+	}, digest[:])
+	switch {
+	case err != nil:
+		return semel.Reading{}, f.explain("read", err)
+	case damage != nil:
+		return semel.Reading{}, damaged(f.path, digest, damage)
+	case record.Held() && record.Digest != digest:
+		return semel.Reading{}, damaged(f.path, digest, errors.New("the index leads to another key's row"))
+	}
+	return semel.Reading{Record: record, Now: f.now()}, nil
+}
+
+func (f *file) borrow(ctx context.Context) (*reader, error) {
+	select {
+	case r, ok := <-f.readers:
+		if !ok {
+			return nil, errClosed
+		}
+		return r, nil
+	default:
+	}
+	select {
+	case r, ok := <-f.readers:
+		if !ok {
+			return nil, errClosed
+		}
+		return r, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("sqlite: no connection was free to read with: %w", context.Cause(ctx))
+	}
+}
+
+func (f *file) giveBack(r *reader) { f.readers <- r }
+
+// CompareAndSwap is SwapMany of one.
+func (f *file) CompareAndSwap(ctx context.Context, old semel.Version, next semel.Record) (semel.Reading, error) {
+	out := f.SwapMany(ctx, []semel.Swap{{Old: old, Next: next}})
+	return out[0].Reading, out[0].Err
+}
+
+// SwapMany does all swaps in one transaction. It does not follow ctx: once
+// begun, a transaction is brought to its end (INVARIANTS T6). How long it waits
+// for another process is bounded by the busy timeout.
+func (f *file) SwapMany(_ context.Context, swaps []semel.Swap) []semel.Swapped {
+	out := make([]semel.Swapped, len(swaps))
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.transact(func() (bool, error) { return f.swapAll(swaps, out) }); err != nil {
+		for i := range out {
+			out[i] = semel.Swapped{Err: err}
+		}
+	}
+	return out
+}
+
+// transact runs fn in a transaction that has the write lock from its start. It
+// commits if fn says that there is something to commit.
+func (f *file) transact(fn func() (bool, error)) error {
+	if f.conn == nil {
+		return errClosed
+	}
+	if _, err := f.begin.exec(); err != nil {
+		return f.explain("begin to write", err)
+	}
+	wrote, err := fn()
+	if err == nil && wrote {
+		if _, err = f.commit.exec(); err == nil {
+			return nil
+		}
+		err = fmt.Errorf("sqlite: it is not known what was committed: %w", f.explain("commit", err))
+	}
+	// After some errors SQLite has rolled back by itself, and this one says so.
+	_, undo := f.rollback.exec()
+	if err == nil {
+		return undo
+	}
+	return err
+}
+
+// swapAll does the swaps one after the other. Its error undoes all of them.
+func (f *file) swapAll(swaps []semel.Swap, out []semel.Swapped) (wrote bool, err error) {
+	version, err := f.lastVersion()
+	if err != nil {
+		return false, err
+	}
+	now := time.Unix(0, f.now().UnixNano())
+	for i := range swaps {
+		next := &out[i].Reading.Record
+		*next = swaps[i].Next
+		if size := len(next.Result) + len(next.Key.Scope) + len(next.Key.ID) + len(next.Owner) + 1024; size > f.maxRow {
+			out[i] = semel.Swapped{Err: fmt.Errorf("%w: it has %d bytes, and SQLite takes %d", semel.ErrRejected, size, f.maxRow)}
+			continue
+		}
+		version.Counter++
+		next.Version, next.WrittenAt = version, now
+		done, err := f.swap(swaps[i].Old, next)
+		if err != nil {
+			return false, f.explain("write", err)
+		}
+		if done {
+			out[i].Reading.Now = now
+			wrote = true
+			continue
+		}
+		version.Counter--
+		if out[i].Reading, out[i].Err = f.read(f.writer.get, next.Digest); out[i].Err == nil {
+			out[i].Err = semel.ErrConflict
+		}
+	}
+	return wrote, nil
+}
+
+// lastVersion reads the current epoch and the newest counter: another process
+// may have written, or raised the epoch, since we last looked.
+func (f *file) lastVersion() (v semel.Version, err error) {
+	found := false
+	err = f.last.query(context.Background(), func(row []driver.Value) bool {
+		epoch, _ := row[0].(int64)
+		counter, _ := row[1].(int64)
+		v, found = semel.Version{Epoch: uint64(epoch), Counter: uint64(counter)}, epoch > 0
+		return false
+	})
+	if err == nil && !found {
+		err = errors.New("sqlite: the table store has lost its epoch")
+	}
+	return v, f.explain("read the last version", err)
+}
+
+// swap writes next over old, and tells whether old was held.
+func (f *file) swap(old semel.Version, next *semel.Record) (bool, error) {
+	f.meta = appendMeta(f.meta[:0], next)
+	var result driver.Value
+	if next.Result != nil {
+		result = next.Result
+	}
+	epoch, counter := int64(next.Version.Epoch), int64(next.Version.Counter)
+	var rows int64
+	var err error
+	if old.IsZero() {
+		rows, err = f.insert.exec(epoch, counter, int64(next.State), expires(next), f.meta, result, next.Digest[:])
+	} else {
+		rows, err = f.update.exec(epoch, counter, int64(next.State), expires(next), f.meta, result, next.Digest[:],
+			int64(old.Epoch), int64(old.Counter))
+	}
+	return rows > 0, err
+}

@@ -1,0 +1,165 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+
+	"github.com/semelhq/semel"
+)
+
+const (
+	sqlExpired = "SELECT rowid, " + columns + " FROM record WHERE state <> 1 AND expires <= ? ORDER BY expires LIMIT ? OFFSET ?"
+	sqlSweep   = "DELETE FROM record WHERE rowid = ?"
+	sqlList    = "SELECT " + columns + " FROM record WHERE digest > ?1" +
+		" AND (?2 = 0 OR state = ?2) AND (?3 = 0 OR (state = 1 AND expires <= ?3))" +
+		" AND (?4 IS NULL OR instr(meta, ?4) > 0) AND (?5 IS NULL OR instr(meta, ?5) > 0) ORDER BY digest"
+	sqlHistory = "SELECT meta FROM journal WHERE digest = ? ORDER BY seq"
+)
+
+// sweepChunk is how many records one transaction of the sweeper deletes: few,
+// so that the requests' commits wait little for it (INVARIANTS X7).
+const sweepChunk = 256
+
+// Sweep is part of semel.Sweeper. It deletes in small transactions. A record
+// that does not decode is left where it is. The journal keeps what it has.
+func (s *Store) Sweep(ctx context.Context, limit int) (int, error) {
+	if s.batch == nil {
+		return 0, errReadOnly
+	}
+	swept, skip := 0, 0
+	for swept < limit {
+		if err := ctx.Err(); err != nil {
+			return swept, err
+		}
+		want := min(limit-swept, sweepChunk)
+		deleted, damaged, err := s.file.sweepSome(want, skip)
+		if err != nil {
+			return swept, err
+		}
+		swept += deleted
+		skip += damaged
+		if deleted+damaged < want {
+			break
+		}
+	}
+	return swept, nil
+}
+
+func (f *file) sweepSome(limit, skip int) (deleted, damaged int, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	err = f.transact(func() (bool, error) {
+		var rowids []int64
+		err := f.expired.query(context.Background(), func(row []driver.Value) bool {
+			rowid, _ := row[0].(int64)
+			if _, err := decodeRow(row[1:]); err != nil {
+				damaged++
+			} else {
+				rowids = append(rowids, rowid)
+			}
+			return true
+		}, f.now().UnixNano(), int64(limit), int64(skip))
+		for _, rowid := range rowids {
+			if err == nil {
+				_, err = f.sweep.exec(rowid)
+			}
+		}
+		deleted = len(rowids)
+		return deleted > 0, f.explain("sweep", err)
+	})
+	if err != nil {
+		return 0, 0, err
+	}
+	return deleted, damaged, nil
+}
+
+// List is part of semel.Lister. It reads through all keys from filter.After
+// on, about half a million a second. If records are damaged, the error is
+// semel.ErrDamaged and names them, and the list has the others.
+func (s *Store) List(ctx context.Context, filter semel.Filter) ([]semel.Record, error) {
+	f := s.file
+	r, err := f.borrow(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer f.giveBack(r)
+	list, err := compile(r.raw, sqlList)
+	if err != nil {
+		return nil, f.explain("list", err)
+	}
+	defer list.raw.Close()
+	if filter.Limit == 0 {
+		filter.Limit = 100
+	}
+	now := f.now()
+	var out []semel.Record
+	var damage []error
+	err = list.query(ctx, func(row []driver.Value) bool {
+		record, err := decodeRow(row)
+		if err != nil {
+			key, _ := row[0].([]byte)
+			damage = append(damage, fmt.Errorf("digest %x: %w", key, err))
+		} else if filter.Matches(&record, now) {
+			out = append(out, record)
+		}
+		return len(out)+len(damage) < filter.Limit
+	}, listArgs(&filter, now.UnixNano())...)
+	if err != nil {
+		return nil, f.explain("list", err)
+	}
+	if len(damage) > 0 {
+		return out, fmt.Errorf("%w in %s: %w", semel.ErrDamaged, f.path, errors.Join(damage...))
+	}
+	return out, nil
+}
+
+// listArgs narrows the rows down to what may match; Filter.Matches has the
+// last word.
+func listArgs(filter *semel.Filter, now int64) []driver.Value {
+	args := []driver.Value{filter.After[:], int64(filter.State), int64(0), nil, nil}
+	if filter.InDoubt {
+		args[2] = now
+	}
+	if filter.ID != "" {
+		args[3] = []byte(filter.ID)
+	}
+	if filter.Scope != "" {
+		args[4] = []byte(filter.Scope)
+	}
+	return args
+}
+
+// History is part of semel.Journal. The journal has no index by key, since
+// every swap would pay for it: this reads through all of it, about a million
+// entries a second.
+func (s *Store) History(ctx context.Context, digest semel.Digest) ([]semel.Entry, error) {
+	f := s.file
+	r, err := f.borrow(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer f.giveBack(r)
+	history, err := compile(r.raw, sqlHistory)
+	if err != nil {
+		return nil, f.explain("read the journal", err)
+	}
+	defer history.raw.Close()
+	var out []semel.Entry
+	var damage error
+	err = history.query(ctx, func(row []driver.Value) bool {
+		meta, _ := row[0].([]byte)
+		e, err := decodeMeta(digest, meta)
+		if err != nil {
+			damage = damaged(f.path, digest, fmt.Errorf("journal: %w", err))
+			return true
+		}
+		out = append(out, semel.Entry{Record: e.record, ResultSum: e.sum})
+		return true
+	}, digest[:])
+	if err != nil {
+		return nil, f.explain("read the journal", err)
+	}
+	return out, damage
+}

@@ -1,0 +1,90 @@
+package batch
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"runtime/debug"
+
+	"github.com/semelhq/semel"
+)
+
+// load is what one worker sends together. Its slices are used again.
+type load struct {
+	swaps []semel.Swap
+	from  []*swap // who waits for which
+}
+
+// work sends loads until the store is closed and its queue is empty.
+func (s *Store) work() {
+	var l load
+	for s.take(&l) {
+		s.commit(&l)
+		clear(l.swaps)
+		clear(l.from)
+		l.swaps, l.from = l.swaps[:0], l.from[:0]
+		// Those who were just answered may have their next swap ready in a moment. Let
+		// them run before the next load is taken, so that they ride with it.
+		runtime.Gosched()
+	}
+}
+
+// take waits for swaps and fills l with them. It gives false once there will
+// be no more.
+func (s *Store) take(l *load) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.queue.empty() {
+		if s.closed {
+			return false
+		}
+		s.parked++
+		s.arrived.Wait()
+		s.parked--
+	}
+	size := 0
+	for len(l.from) < s.options.MaxBatch && !s.queue.empty() {
+		w := s.queue.first
+		size += len(w.Next.Result)
+		if len(l.from) > 0 && size > s.options.MaxBytes {
+			break
+		}
+		s.queue.remove(w)
+		l.swaps, l.from = append(l.swaps, w.Swap), append(l.from, w)
+	}
+	return true
+}
+
+// commit sends l and answers everybody in it.
+func (s *Store) commit(l *load) {
+	out, err := s.send(l.swaps)
+	for i, w := range l.from {
+		if err != nil {
+			w.out.Err = err
+		} else {
+			w.out = out[i]
+		}
+		w.done <- struct{}{} // has room: each swap is answered once
+	}
+}
+
+// send gives as many answers as there are swaps, or an error that is the
+// answer to each: after a panic, too, nobody knows what was written.
+func (s *Store) send(swaps []semel.Swap) (out []semel.Swapped, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("batch: the store panicked, and nobody knows what was written: %v\n%s", p, debug.Stack())
+		}
+	}()
+	ctx, cancel := context.WithTimeout(context.Background(), s.options.Timeout)
+	defer cancel()
+	if len(swaps) == 1 {
+		r, err := s.target.CompareAndSwap(ctx, swaps[0].Old, swaps[0].Next)
+		return []semel.Swapped{{Reading: r, Err: err}}, nil
+	}
+	out = s.target.SwapMany(ctx, swaps)
+	if len(out) != len(swaps) {
+		return nil, fmt.Errorf("batch: the store gave %d answers to %d swaps, and nobody knows which are meant", len(out), len(swaps))
+	}
+	return out, nil
+}
