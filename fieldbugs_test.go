@@ -22,20 +22,21 @@ import (
 // effect.
 type faulty struct {
 	semel.Store
+	down          atomic.Bool
 	before, after func(next *semel.Record) error
-	get           func() error
 }
 
 func (f *faulty) Get(ctx context.Context, d semel.Digest) (semel.Reading, error) {
-	if f.get != nil {
-		if err := f.get(); err != nil {
-			return semel.Reading{}, err
-		}
+	if f.down.Load() {
+		return semel.Reading{}, errLost
 	}
 	return f.Store.Get(ctx, d)
 }
 
 func (f *faulty) CompareAndSwap(ctx context.Context, old semel.Version, next semel.Record) (semel.Reading, error) {
+	if f.down.Load() {
+		return semel.Reading{}, errLost
+	}
 	if f.before != nil {
 		if err := f.before(&next); err != nil {
 			return semel.Reading{}, err
@@ -118,12 +119,12 @@ func TestFieldBug04_LeaseEndsWhileItRuns(t *testing.T) {
 		first := newGuard(t, store)
 		slow, _ := begin(t, first, a)
 		// The first process cannot reach the store, so it cannot renew.
-		store.before = func(*semel.Record) error { return errLost }
+		store.down.Store(true)
 		<-slow.Context().Done()
 		if cause := context.Cause(slow.Context()); !errors.Is(cause, semel.ErrInDoubt) {
 			t.Errorf("cause %v", cause)
 		}
-		store.before = nil
+		store.down.Store(false)
 		r, err := store.Get(t.Context(), first.Digest(a.Key))
 		if err != nil || !r.Now.Before(r.Record.Expires()) {
 			t.Errorf("the operation was stopped at %v, after its lease had ended at %v (%v)", r.Now, r.Record.Expires(), err)
@@ -155,9 +156,9 @@ func TestFieldBug06_StaleHolderTouchesItsSuccessor(t *testing.T) {
 			store := &faulty{Store: memory.New(memory.Options{})}
 			a := ask(t, semel.Policy{Class: semel.AtLeastOnce, Lease: time.Second})
 			stale, _ := begin(t, newGuard(t, store), a)
-			store.before = func(*semel.Record) error { return errLost } // no renewals
+			store.down.Store(true) // no renewals
 			time.Sleep(2 * time.Second)
-			store.before = nil
+			store.down.Store(false)
 			guard := newGuard(t, store)
 			heir, _ := begin(t, guard, a)
 			if err := end(stale); err == nil {
@@ -236,8 +237,7 @@ func TestFieldBug11_StoreIsDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := &faulty{Store: memory.New(memory.Options{})}
 		g := newGuard(t, store)
-		store.before = func(*semel.Record) error { return errLost }
-		store.get = func() error { return errLost }
+		store.down.Store(true)
 		_, err := g.Do(t.Context(), ask(t, semel.Policy{}), func(context.Context) (semel.Result, error) {
 			t.Error("ran without a claim")
 			return semel.Result{}, nil
@@ -245,7 +245,7 @@ func TestFieldBug11_StoreIsDown(t *testing.T) {
 		if !errors.Is(err, semel.ErrUnavailable) || !errors.Is(err, errLost) {
 			t.Errorf("got %v", err)
 		}
-		store.before, store.get = nil, nil
+		store.down.Store(false)
 		time.Sleep(time.Minute) // the guard gives up looking for the claim that never landed
 		if err := g.Close(t.Context()); err != nil {
 			t.Error(err)
@@ -259,9 +259,9 @@ func TestFieldBug12_CrashBlocksTheKeyForItsRetention(t *testing.T) {
 			store := &faulty{Store: memory.New(memory.Options{})}
 			a := ask(t, semel.Policy{Class: class, Lease: 2 * time.Second, Wait: -1})
 			begin(t, newGuard(t, store), a)
-			store.before = func(*semel.Record) error { return errLost } // crashed: it renews nothing
+			store.down.Store(true) // crashed: it renews nothing
 			time.Sleep(1900 * time.Millisecond)
-			store.before = nil
+			store.down.Store(false)
 			if _, v := begin(t, newGuard(t, store), a); v.Reason != semel.InProgress {
 				t.Errorf("%v: within the lease got %v", class, v.Reason)
 			}

@@ -287,6 +287,7 @@ func (g *Guard) selfTest() error {
 	if err != nil {
 		return fail("a fresh key was not written", err)
 	}
+	g.ahead.Store(int64(time.Until(first.Now)))
 	second := next
 	second.Nonce = newNonce()
 	held, err := g.store.CompareAndSwap(ctx, Version{}, second)
