@@ -272,7 +272,7 @@ func (a *Attempt) Finish(now time.Time, e Ending) Move {
 	next := a.pending(a.held.Attempt, 0)
 	next.State = e.State
 	if e.State != Pending {
-		next.TTL = a.policy.Remember
+		next.TTL = retention(a.ask.Key.ID, a.held.WrittenAt, a.policy)
 	}
 	if e.State == Done {
 		next.Code = e.Code

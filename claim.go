@@ -26,6 +26,7 @@ type Claim struct {
 
 	mu      sync.Mutex // held during every move of the attempt
 	attempt Attempt
+	op      lazyContext // of the store's call under way
 	ended   bool
 
 	// beat renews the lease. It is armed and stopped under timing.
@@ -51,8 +52,7 @@ func (c *Claim) Version() Version {
 func (c *Claim) Attempt() int { return c.attempt.verdict.Attempt }
 
 // granted arms the claim once the attempt runs.
-func (c *Claim) granted(ctx context.Context, move Move) {
-	c.ctx.parent = ctx
+func (c *Claim) granted(move Move) {
 	c.timing.Lock()
 	defer c.timing.Unlock()
 	c.beat = time.AfterFunc(time.Until(move.Until), c.renew)
@@ -69,7 +69,7 @@ func (c *Claim) renew() {
 	// A store that hangs must not keep the operation running past its lease.
 	guard := time.AfterFunc(time.Until(a.safe), func() { c.ctx.end(ErrInDoubt) })
 	defer guard.Stop()
-	move, _ := c.guard.drive(context.WithoutCancel(c.ctx.parent), a, a.Renew(time.Now()), time.Time{})
+	move, _ := c.drive(c.ctx.parent, a.Renew(time.Now()), time.Time{})
 	if move.Do != Run {
 		c.ctx.end(ErrInDoubt)
 		c.guard.tell(a, Lost, c.start, nil)
@@ -136,8 +136,7 @@ func (c *Claim) finish(e Ending, kind EventKind, shared Verdict) (Verdict, error
 	c.ended = true
 	a := &c.attempt
 	now := time.Now()
-	ctx := context.WithoutCancel(c.ctx.parent)
-	move, _ := c.guard.drive(ctx, a, a.Finish(now, e), now.Add(a.policy.FinishWithin))
+	move, _ := c.drive(c.ctx.parent, a.Finish(now, e), now.Add(a.policy.FinishWithin))
 	if move.Do != Stop {
 		// The store does not answer. Whoever waits is told that the outcome is
 		// unknown, while storing goes on.
@@ -153,7 +152,7 @@ func (c *Claim) linger(move Move, kind EventKind, shared Verdict) {
 	going := g.astray(func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		g.finishDriving(&c.attempt, move)
+		c.driveToEnd(move)
 		// What it came to is in the events and in the store; nobody waits for it.
 		_, _ = c.settled(kind, shared)
 	})
@@ -191,55 +190,66 @@ func (c *Claim) settled(kind EventKind, shared Verdict) (Verdict, error) {
 	return v, ErrInDoubt
 }
 
-// Answer is what Guard.Do gives back.
-type Answer struct {
-	Result
-	// Replayed tells that this call did not execute: the result is an earlier one.
-	Replayed bool
-	// Attempt is the number of the attempt that gave the result.
-	Attempt int
+// drive carries out moves until the attempt runs or stops. It returns sooner,
+// with a Sleep, once a sleep would end after until, if until is set; and with
+// the cause of ctx if ctx ends while another's lease is waited for. Nothing else
+// follows ctx: a claim that may have landed has to be followed to its end.
+func (c *Claim) drive(ctx context.Context, move Move, until time.Time) (Move, error) {
+	for {
+		switch move.Do {
+		case SwapRecord:
+			op := c.op.again(ctx, time.Now().Add(storeTimeout))
+			r, err := c.guard.store.CompareAndSwap(op, move.Swap.Old, move.Swap.Next)
+			move = c.reply(op, r, err)
+		case ReadRecord:
+			op := c.op.again(ctx, time.Now().Add(storeTimeout))
+			r, err := c.guard.store.Get(op, c.attempt.digest)
+			move = c.reply(op, r, err)
+		case Sleep:
+			if !until.IsZero() && move.Until.After(until) {
+				return move, nil
+			}
+			if err := sleepUntil(ctx, move.Until, c.attempt.phase == waiting); err != nil {
+				return move, err
+			}
+			move = c.attempt.Wake(time.Now())
+		default:
+			return move, nil
+		}
+	}
 }
 
-// Do runs fn once for the ask and stores what it returns, or gives back the
-// result stored before. It is Begin, fn and the end of the claim in one.
-//
-// If fn returns an error that is [ErrNotDone], the key is released and the next
-// call runs fn again. After any other error, and after a panic, nobody knows
-// what happened: the key is in doubt, or free for another run if the class says
-// so, and the error (or the panic) goes on to the caller. A refusal is one of
-// the sentinel errors of this package.
-func (g *Guard) Do(ctx context.Context, ask Ask, fn func(ctx context.Context) (Result, error)) (Answer, error) {
-	claim, v, err := g.Begin(ctx, ask)
-	if err != nil {
-		return Answer{}, err
+// storeTimeout bounds one call of a store.
+const storeTimeout = 5 * time.Second
+
+// reply ends a call of the store and hands its answer to the attempt.
+func (c *Claim) reply(op *lazyContext, r Reading, err error) Move {
+	op.end(context.Canceled)
+	now := time.Now()
+	if !r.Now.IsZero() {
+		c.guard.ahead.Store(int64(r.Now.Sub(now)))
 	}
-	if claim == nil {
-		answer := Answer{Result: Result{Code: v.Held.Code, Data: v.Held.Result}, Replayed: true, Attempt: v.Held.Attempt}
-		return answer, v.Err()
+	return c.attempt.Reply(now, r, err)
+}
+
+// driveToEnd drives the attempt to its end, whatever ends meanwhile.
+func (c *Claim) driveToEnd(move Move) {
+	// The context never ends, so there is no error to look at.
+	_, _ = c.drive(context.WithoutCancel(c.ctx.parent), move, time.Time{})
+}
+
+// sleepUntil waits until t or, if the sleep is breakable, until ctx ends.
+func sleepUntil(ctx context.Context, t time.Time, breakable bool) error {
+	if !breakable {
+		time.Sleep(time.Until(t))
+		return nil
 	}
-	returned := false
-	defer func() {
-		if !returned {
-			_ = claim.Doubt() // fn panicked, and the panic goes on
-		}
-	}()
-	result, err := fn(claim.Context())
-	returned = true
-	switch {
-	case errors.Is(err, ErrNotDone):
-		return Answer{}, errors.Join(err, claim.Release(Result{}))
-	case err != nil:
-		return Answer{}, errors.Join(err, claim.Doubt())
+	timer := time.NewTimer(time.Until(t))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
-	if result.Data == nil {
-		result.Data = []byte{}
-	}
-	record, err := claim.Complete(result)
-	switch {
-	case errors.Is(err, ErrSettled):
-		return Answer{Result: Result{Code: record.Code, Data: record.Result}, Replayed: true, Attempt: record.Attempt}, nil
-	case err != nil:
-		return Answer{}, err
-	}
-	return Answer{Result: result, Attempt: record.Attempt}, nil
 }

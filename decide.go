@@ -160,3 +160,16 @@ func Admit(id string, now time.Time, p *Policy) (Verdict, bool) {
 	}
 	return Verdict{}, true
 }
+
+// retention tells how long an ended record is remembered after its last write.
+// A key that carries its own time is accepted until that time plus Remember, and
+// must not be forgotten sooner (INVARIANTS X1). claimed is the store's clock at
+// the claim: the key's time may lie ahead of it, since clients' clocks run fast.
+// What Admit allows is added for the store's clock being estimated there.
+func retention(id string, claimed time.Time, p *Policy) time.Duration {
+	at, timed := KeyTime(id)
+	if !timed {
+		return p.Remember
+	}
+	return p.Remember + maxAhead + max(0, at.Sub(claimed))
+}

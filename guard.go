@@ -126,15 +126,16 @@ func (g *Guard) begin(ctx context.Context, ask Ask) (*Claim, Verdict, error) {
 // lead makes the attempt that this process' duplicates wait for.
 func (g *Guard) lead(ctx context.Context, c *Claim) (*Claim, Verdict, error) {
 	a := &c.attempt
+	c.ctx.parent = ctx
 	now := time.Now()
 	move := a.Begin(now, now.Add(time.Duration(g.ahead.Load())))
-	move, err := g.drive(ctx, a, move, time.Time{})
+	move, err := c.drive(ctx, move, time.Time{})
 	if err != nil { // ctx ended while another's lease was waited for
 		g.flights.land(&c.flight, Verdict{Action: Refuse, Reason: InProgress}, nil)
 		return nil, Verdict{}, err
 	}
 	if move.Do == Run {
-		c.granted(ctx, move)
+		c.granted(move)
 		g.tell(a, Claimed, c.start, nil)
 		return c, a.Verdict(), nil
 	}
@@ -143,60 +144,11 @@ func (g *Guard) lead(ctx context.Context, c *Claim) (*Claim, Verdict, error) {
 		err = nil
 	}
 	if errors.Is(err, ErrUnavailable) {
-		g.astray(func() { g.finishDriving(a, a.Disown(time.Now())) })
+		g.astray(func() { c.driveToEnd(a.Disown(time.Now())) })
 	}
 	g.flights.land(&c.flight, v, err)
 	g.tellOutcome(a.ask, a.digest, v, a.Err(), c.start)
 	return nil, v, err
-}
-
-// drive carries out moves until the attempt runs or stops. It returns sooner,
-// with a Sleep, once a sleep would end after until, if until is set; and with
-// the cause of ctx if ctx ends during a sleep.
-func (g *Guard) drive(ctx context.Context, a *Attempt, move Move, until time.Time) (Move, error) {
-	for {
-		switch move.Do {
-		case SwapRecord:
-			op := &lazyContext{parent: ctx, deadline: time.Now().Add(storeTimeout)}
-			r, err := g.store.CompareAndSwap(op, move.Swap.Old, move.Swap.Next)
-			op.end(context.Canceled)
-			move = g.reply(a, r, err)
-		case ReadRecord:
-			op := &lazyContext{parent: ctx, deadline: time.Now().Add(storeTimeout)}
-			r, err := g.store.Get(op, a.digest)
-			op.end(context.Canceled)
-			move = g.reply(a, r, err)
-		case Sleep:
-			if !until.IsZero() && move.Until.After(until) {
-				return move, nil
-			}
-			// Only waiting for another ends with ctx: a claim that may have landed has to
-			// be followed to its end.
-			if err := sleepUntil(ctx, move.Until, a.phase == waiting); err != nil {
-				return move, err
-			}
-			move = a.Wake(time.Now())
-		default:
-			return move, nil
-		}
-	}
-}
-
-// storeTimeout bounds one call of a store.
-const storeTimeout = 5 * time.Second
-
-func (g *Guard) reply(a *Attempt, r Reading, err error) Move {
-	now := time.Now()
-	if !r.Now.IsZero() {
-		g.ahead.Store(int64(r.Now.Sub(now)))
-	}
-	return a.Reply(now, r, err)
-}
-
-// finishDriving drives an attempt to its end, whatever ends meanwhile.
-func (g *Guard) finishDriving(a *Attempt, move Move) {
-	// The context never ends, so there is no error to look at.
-	_, _ = g.drive(context.Background(), a, move, time.Time{})
 }
 
 // astray runs fn behind the request, unless too many run already: then what
@@ -243,22 +195,6 @@ func (g *Guard) Close(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("semel: operations were still running when the guard was closed: %w", context.Cause(ctx))
-	}
-}
-
-// sleepUntil waits until t or, if the sleep is breakable, until ctx ends.
-func sleepUntil(ctx context.Context, t time.Time, breakable bool) error {
-	if !breakable {
-		time.Sleep(time.Until(t))
-		return nil
-	}
-	timer := time.NewTimer(time.Until(t))
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
 	}
 }
 

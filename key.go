@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
-	"hash"
 	"strings"
 	"time"
 )
@@ -43,22 +42,18 @@ type Key struct {
 // deployment has a secret. Without the secret nobody who reads a store can
 // test a guess of a key. Changing the secret makes every key a new key.
 func (k Key) Digest(secret []byte) Digest {
-	var h hash.Hash
-	if len(secret) > 0 {
-		h = hmac.New(sha256.New, secret)
-	} else {
-		h = sha256.New()
-	}
-	var room [128]byte
+	var room [256]byte
 	b := append(room[:0], "semel key 1\n"...)
 	for _, field := range [...]string{k.Scope, k.ID} {
 		b = binary.BigEndian.AppendUint64(b, uint64(len(field)))
 		b = append(b, field...)
 	}
+	if len(secret) == 0 {
+		return sha256.Sum256(b)
+	}
+	h := hmac.New(sha256.New, secret)
 	h.Write(b)
-	var d Digest
-	h.Sum(d[:0])
-	return d
+	return Digest(h.Sum(nil))
 }
 
 // JoinScope joins the parts of a scope so that no two different lists of parts

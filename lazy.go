@@ -71,6 +71,18 @@ func (c *lazyContext) materialise() context.Context {
 	return c.real
 }
 
+// again gives a context for one more use: c itself, unless somebody waited for
+// it in an earlier use, which must not see the next one's end.
+func (c *lazyContext) again(parent context.Context, deadline time.Time) *lazyContext {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.real != nil {
+		return &lazyContext{parent: parent, deadline: deadline}
+	}
+	c.parent, c.deadline, c.cause = parent, deadline, nil
+	return c
+}
+
 // end cancels the context and frees what it holds.
 func (c *lazyContext) end(cause error) {
 	if cause != context.Canceled {

@@ -24,6 +24,7 @@ type Handler struct {
 	guard    *semel.Guard
 	next     http.Handler
 	o        Options
+	replayed []string        // the value of the replay header; nobody changes it
 	extra    map[string]bool // stored headers besides the usual ones
 	buffers  sync.Pool       // of *bytes.Buffer
 	inFlight atomic.Int64
@@ -39,7 +40,7 @@ func NewHandler(guard *semel.Guard, next http.Handler, o Options) (*Handler, err
 	if err != nil {
 		return nil, err
 	}
-	h := &Handler{guard: guard, next: next, o: o, extra: make(map[string]bool)}
+	h := &Handler{guard: guard, next: next, o: o, extra: make(map[string]bool), replayed: []string{"true"}}
 	for _, name := range o.KeepHeaders {
 		h.extra[textproto.CanonicalMIMEHeaderKey(name)] = true
 	}
@@ -126,6 +127,9 @@ func (h *Handler) key(r *http.Request, lines []string) (semel.Key, ProblemKind, 
 	case scope == "":
 		return semel.Key{}, ScopeRequired, "this request belongs to nobody that the route knows"
 	}
+	if h.o.Operation == nil {
+		return semel.Key{Scope: semel.JoinScope(scope, r.Method, r.URL.EscapedPath(), source), ID: id}, "", ""
+	}
 	return semel.Key{Scope: semel.JoinScope(scope, h.o.Operation(r), source), ID: id}, "", ""
 }
 
@@ -165,24 +169,24 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, v semel.Verdict
 		return
 	}
 	header := w.Header()
-	for name, values := range s.header {
-		header[name] = values
+	for _, f := range s.header {
+		header[f.name] = f.values
 	}
 	if v.Reason != semel.Shared {
-		header[h.o.ReplayHeader] = []string{"true"}
+		header[h.o.ReplayHeader] = h.replayed
 	}
-	for name := range s.trailer {
-		header.Add("Trailer", name)
+	for _, f := range s.trailer {
+		header.Add("Trailer", f.name)
 	}
-	if bodyAllowed(s.status) && r.Method != http.MethodHead && len(s.trailer) == 0 {
+	if bodyAllowed(s.status) && r.Method != http.MethodHead && len(s.trailer) == 0 && len(s.body) > impliedLength {
 		setLength(header, len(s.body))
 	}
 	w.WriteHeader(s.status)
 	if len(s.body) > 0 {
 		_, _ = w.Write(s.body)
 	}
-	for name, values := range s.trailer {
-		header[name] = values
+	for _, f := range s.trailer {
+		header[f.name] = f.values
 	}
 }
 
@@ -214,15 +218,15 @@ const askAgain = "look for the effect before anything else; asking again with th
 
 // execute runs the handler and ends the claim, whatever the handler does.
 func (h *Handler) execute(w http.ResponseWriter, r *http.Request, claim *semel.Claim, content *bytes.Buffer) {
-	rec := &recorder{w: w, limit: h.o.Policy.MaxResult, hold: h.o.HoldFlush, body: h.getBuffer(), header: make(http.Header, 8)}
+	rec := &recorder{w: w, limit: h.o.Policy.MaxResult, hold: h.o.HoldFlush, body: h.getBuffer()}
 	if outer := w.Header(); len(outer) > 0 {
 		rec.outer = maps.Clone(outer)
 	}
 	defer h.putBuffer(rec.body)
-	in := &body{rest: content.Bytes()}
-	defer in.Close()
+	rec.in.rest = content.Bytes()
+	defer rec.in.Close()
 	run := r.WithContext(claim.Context())
-	run.Body, run.GetBody, run.ContentLength, run.TransferEncoding = in, nil, int64(content.Len()), nil
+	run.Body, run.GetBody, run.ContentLength, run.TransferEncoding = &rec.in, nil, int64(content.Len()), nil
 	if content.Len() == 0 {
 		run.Body = http.NoBody
 	}
@@ -298,10 +302,19 @@ func (h *Handler) encoded(rec *recorder) []byte {
 	if !rec.whole() {
 		return nil
 	}
-	return encode(rec.status, rec.header, rec.trailers(), h.keeps, rec.body.Bytes())
+	var room [12]field
+	header := room[:0]
+	for _, f := range rec.fields {
+		if kept(f.name) || h.extra[f.name] {
+			header = append(header, f)
+		}
+	}
+	var trailer []field
+	for name, values := range rec.trailers() {
+		trailer = append(trailer, field{name, values})
+	}
+	return encode(rec.status, header, trailer, rec.body.Bytes())
 }
-
-func (h *Handler) keeps(name string) bool { return kept(name) || h.extra[name] }
 
 // panicked stores and answers a 500: a panic is an outcome. A connection that
 // was dropped instead would make the client's transport send again.
@@ -334,13 +347,12 @@ func bodyAllowed(status int) bool {
 	return status >= 200 && status != http.StatusNoContent && status != http.StatusNotModified
 }
 
+// impliedLength is how long a body can be for net/http to set Content-Length by
+// itself.
+const impliedLength = 2000
+
 func setLength(h http.Header, n int) {
 	h["Content-Length"] = []string{strconv.Itoa(n)}
-}
-
-func contentLength(h http.Header) (int64, bool) {
-	n, err := strconv.ParseInt(h.Get("Content-Length"), 10, 64)
-	return n, err == nil && n >= 0
 }
 
 func logPanic(r *http.Request, value any, stack []byte) {

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/textproto"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/semelhq/semel"
@@ -24,15 +25,18 @@ type Scope func(r *http.Request) (string, error)
 // values; the values themselves are not kept.
 func HeaderScope(names ...string) Scope {
 	return func(r *http.Request) (string, error) {
-		h := sha256.New()
+		var room [512]byte
+		b := room[:0]
 		for _, name := range names {
 			lines := r.Header.Values(name)
 			if len(lines) != 1 || lines[0] == "" {
 				return "", fmt.Errorf("the scope of this route comes from the header %s, which must be sent exactly once and not be empty", name)
 			}
-			fmt.Fprintf(h, "%d:%s", len(lines[0]), lines[0])
+			b = strconv.AppendInt(b, int64(len(lines[0])), 10)
+			b = append(append(b, ':'), lines[0]...)
 		}
-		return hex.EncodeToString(h.Sum(nil)[:12]), nil
+		sum := sha256.Sum256(b)
+		return hex.EncodeToString(sum[:12]), nil
 	}
 }
 
@@ -129,9 +133,6 @@ func (o Options) filled() (Options, error) {
 	}
 	if len(o.Methods) == 0 {
 		o.Methods = []string{http.MethodPost, http.MethodPatch}
-	}
-	if o.Operation == nil {
-		o.Operation = func(r *http.Request) string { return r.Method + " " + r.URL.EscapedPath() }
 	}
 	set := func(s *string, value string) {
 		if *s == "" {

@@ -9,8 +9,15 @@ import (
 	"mime"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 )
+
+// field is one header with its values.
+type field struct {
+	name   string
+	values []string
+}
 
 // recorder is the ResponseWriter of a guarded handler. It keeps the answer
 // back until the record is written. An answer that is flushed, or grows over
@@ -18,12 +25,14 @@ import (
 // back, so that a client never sees a complete answer that was not recorded.
 type recorder struct {
 	w     http.ResponseWriter
+	in    body // the request's
 	limit int
 	hold  bool // obey Flush for event streams only
 
 	outer     http.Header // what was set before the handler ran
 	status    int         // 0 until WriteHeader
-	header    http.Header // what WriteHeader saw
+	fields    []field     // the headers that WriteHeader saw
+	room      [12]field   // for fields
 	body      *bytes.Buffer
 	outcome   string
 	streaming bool  // bytes have been passed on
@@ -62,7 +71,10 @@ func (r *recorder) WriteHeader(status int) {
 		r.outcome = values[0]
 		delete(h, OutcomeHeader)
 	}
-	maps.Copy(r.header, h)
+	r.fields = r.room[:0]
+	for name, values := range h {
+		r.fields = append(r.fields, field{name, values})
+	}
 }
 
 // Write keeps p back, or passes it on once the answer streams.
@@ -102,8 +114,10 @@ func (r *recorder) stream() error {
 	r.streaming = true
 	r.restore()
 	r.declared = -1
-	if n, ok := contentLength(r.header); ok {
-		r.declared = n
+	for _, value := range r.seen("Content-Length") {
+		if n, err := strconv.ParseInt(value, 10, 64); err == nil {
+			r.declared = n
+		}
 	}
 	r.w.WriteHeader(r.status)
 	held := bytes.Clone(r.body.Bytes())
@@ -129,17 +143,27 @@ func (r *recorder) pass(p []byte) (int, error) {
 	return n, err
 }
 
+// seen gives the values that a header had at WriteHeader.
+func (r *recorder) seen(name string) []string {
+	for i := range r.fields {
+		if r.fields[i].name == name {
+			return r.fields[i].values
+		}
+	}
+	return nil
+}
+
 // restore undoes what the handler did to the headers after WriteHeader, except
 // for trailers: it has no effect in net/http either.
 func (r *recorder) restore() {
 	h := r.w.Header()
 	for name := range h {
-		if _, was := r.header[name]; !was && !strings.HasPrefix(name, http.TrailerPrefix) {
+		if r.seen(name) == nil && !strings.HasPrefix(name, http.TrailerPrefix) {
 			delete(h, name)
 		}
 	}
-	for name, values := range r.header {
-		h[name] = values
+	for _, f := range r.fields {
+		h[f.name] = f.values
 	}
 }
 
@@ -196,7 +220,7 @@ func (r *recorder) ReadFrom(src io.Reader) (int64, error) {
 func (r *recorder) drop() {
 	r.status, r.outcome = 0, ""
 	r.body.Reset()
-	clear(r.header)
+	r.fields = nil
 	clear(r.w.Header())
 	maps.Copy(r.w.Header(), r.outer)
 }
@@ -216,17 +240,16 @@ func (r *recorder) send(head bool) {
 	trailers := r.trailers()
 	r.restore()
 	h := r.w.Header()
-	if bodyAllowed(r.status) && !head && len(trailers) == 0 && h["Transfer-Encoding"] == nil {
+	if bodyAllowed(r.status) && !head && len(trailers) == 0 && h["Transfer-Encoding"] == nil &&
+		(r.body.Len() > impliedLength || h["Content-Length"] != nil) {
 		setLength(h, r.body.Len())
 	}
 	r.w.WriteHeader(r.status)
 	if r.body.Len() > 0 {
 		_, _ = r.w.Write(r.body.Bytes())
 	}
-	for name, values := range trailers {
-		if _, declared := r.header["Trailer"]; declared {
-			h[name] = values
-		}
+	if r.seen("Trailer") != nil {
+		maps.Copy(h, trailers)
 	}
 }
 
@@ -240,7 +263,7 @@ func (r *recorder) trailers() http.Header {
 		out[name] = values
 	}
 	h := r.w.Header()
-	for _, line := range r.header["Trailer"] {
+	for _, line := range r.seen("Trailer") {
 		for name := range strings.SplitSeq(line, ",") {
 			name = http.CanonicalHeaderKey(strings.TrimSpace(name))
 			if values, ok := h[name]; ok && name != "" {

@@ -38,19 +38,29 @@ func readBody(b *bytes.Buffer, r *http.Request, limit int64) error {
 	if r.ContentLength > 0 {
 		b.Grow(int(r.ContentLength) + bytes.MinRead)
 	}
-	n, err := b.ReadFrom(io.LimitReader(r.Body, limit+1))
-	var past *http.MaxBytesError
-	switch {
-	case errors.As(err, &past):
-		return bodyTooLong(past.Limit)
-	case err != nil:
-		return err
-	case n > limit:
-		return bodyTooLong(limit)
-	case r.ContentLength >= 0 && n != r.ContentLength:
-		return fmt.Errorf("%w: Content-Length says %d bytes, and %d came", io.ErrUnexpectedEOF, r.ContentLength, n)
+	for {
+		b.Grow(bytes.MinRead)
+		room := b.AvailableBuffer()
+		n, err := r.Body.Read(room[:cap(room)])
+		b.Write(room[:n])
+		switch {
+		case int64(b.Len()) > limit:
+			return bodyTooLong(limit)
+		case err == io.EOF && r.ContentLength >= 0 && int64(b.Len()) != r.ContentLength:
+			return fmt.Errorf("%w: Content-Length says %d bytes, and %d came", io.ErrUnexpectedEOF, r.ContentLength, b.Len())
+		case err == io.EOF:
+			return nil
+		case err != nil:
+			return bodyError(err)
+		}
 	}
-	return nil
+}
+
+func bodyError(err error) error {
+	if past := (*http.MaxBytesError)(nil); errors.As(err, &past) {
+		return bodyTooLong(past.Limit)
+	}
+	return err
 }
 
 func bodyTooLong(limit int64) error {

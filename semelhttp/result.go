@@ -3,17 +3,17 @@ package semelhttp
 import (
 	"encoding/binary"
 	"errors"
-	"net/http"
 	"net/textproto"
 	"slices"
+	"strings"
 )
 
 // stored is an answer as it is kept: what a replay sends again.
 type stored struct {
 	status  int
-	header  http.Header
+	header  []field
 	body    []byte
-	trailer http.Header
+	trailer []field
 }
 
 // kept tells whether a response header is stored by default: it describes the
@@ -48,37 +48,33 @@ var errResult = errors.New("semelhttp: the stored answer cannot be decoded")
 
 // encode gives the answer as bytes: format, status, headers, trailers, body.
 // Header names are sorted, so equal answers are equal bytes.
-func encode(status int, header, trailer http.Header, keep func(name string) bool, body []byte) []byte {
-	size := 64 + len(body)
-	for name, values := range header {
-		size += len(name) + 4
-		for _, v := range values {
-			size += len(v) + 4
+func encode(status int, header, trailer []field, body []byte) []byte {
+	size := 16 + len(body)
+	for _, fields := range [...][]field{header, trailer} {
+		slices.SortFunc(fields, func(a, b field) int { return strings.Compare(a.name, b.name) })
+		for _, f := range fields {
+			for _, v := range f.values {
+				size += len(f.name) + len(v) + 4
+			}
 		}
 	}
 	b := make([]byte, 0, size)
 	b = append(b, resultFormat)
 	b = binary.AppendUvarint(b, uint64(status))
-	b = appendHeader(b, header, keep)
-	b = appendHeader(b, trailer, func(string) bool { return true })
+	b = appendHeader(b, header)
+	b = appendHeader(b, trailer)
 	return append(b, body...)
 }
 
-func appendHeader(b []byte, h http.Header, keep func(string) bool) []byte {
-	var room [32]string
-	names := room[:0]
+func appendHeader(b []byte, header []field) []byte {
 	lines := 0
-	for name, values := range h {
-		if keep(name) {
-			names = append(names, name)
-			lines += len(values)
-		}
+	for _, f := range header {
+		lines += len(f.values)
 	}
-	slices.Sort(names)
 	b = binary.AppendUvarint(b, uint64(lines))
-	for _, name := range names {
-		for _, v := range h[name] {
-			b = appendString(b, name)
+	for _, f := range header {
+		for _, v := range f.values {
+			b = appendString(b, f.name)
 			b = appendString(b, v)
 		}
 	}
@@ -121,29 +117,32 @@ func (d *decoder) number(most uint64) uint64 {
 	return n
 }
 
-func (d *decoder) text() string {
+func (d *decoder) text() []byte {
 	n := d.number(uint64(len(d.rest)))
 	if n > uint64(len(d.rest)) {
 		d.bad, d.rest = true, nil
-		return ""
+		return nil
 	}
-	s := string(d.rest[:n])
+	s := d.rest[:n]
 	d.rest = d.rest[n:]
 	return s
 }
 
-func (d *decoder) header() http.Header {
+// header gives the fields, with the values of one name together as encode
+// writes them.
+func (d *decoder) header() []field {
 	n := d.number(uint64(len(d.rest)))
-	if n == 0 || d.bad {
-		return nil
-	}
-	h := make(http.Header, min(n, 32))
+	var out []field
 	for range n {
 		name, value := d.text(), d.text()
 		if d.bad {
 			return nil
 		}
-		h[name] = append(h[name], value)
+		if last := len(out) - 1; last >= 0 && out[last].name == string(name) {
+			out[last].values = append(out[last].values, string(value))
+			continue
+		}
+		out = append(out, field{string(name), []string{string(value)}})
 	}
-	return h
+	return out
 }

@@ -44,3 +44,15 @@ func explain(path, verb string, err error) error {
 func damaged(path string, digest semel.Digest, why error) error {
 	return fmt.Errorf("%w: %s, digest %v: %w", semel.ErrDamaged, path, digest, why)
 }
+
+// isConstraint tells whether a row could not be written because its key is
+// taken.
+func isConstraint(err error) bool {
+	var coded *modernc.Error
+	return errors.As(err, &coded) && coded.Code()&0xff == codes.SQLITE_CONSTRAINT
+}
+
+func isBusy(err error) bool {
+	var coded *modernc.Error
+	return errors.As(err, &coded) && (coded.Code()&0xff == codes.SQLITE_BUSY || coded.Code()&0xff == codes.SQLITE_LOCKED)
+}

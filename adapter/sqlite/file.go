@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/semelhq/semel"
@@ -19,6 +20,8 @@ type file struct {
 	readers chan *reader // those that nobody uses
 	reading int          // how many readers there are; fixed once open
 	maxRow  int          // bytes; SQLite's own limit
+
+	writing atomic.Int32 // writers, those that wait for the lock included
 
 	mu     sync.Mutex // held by whoever writes
 	closed bool
@@ -35,8 +38,13 @@ type reader struct {
 type writer struct {
 	conn                               *conn
 	begin, commit, rollback, last, get *stmt
-	insert, update, expired, sweep     *stmt
+	insert, update, log                *stmt
+	expired, sweep                     *stmt
 	meta                               []byte // used again
+	// version is the last one that was given out; zero if it must be read. Another
+	// process that writes, or opens the file, leaves a row in the journal where our
+	// next one belongs, so a stale version is noticed at its first use.
+	version semel.Version
 }
 
 const (
@@ -44,6 +52,7 @@ const (
 	sqlLast   = "SELECT epoch, (SELECT max(seq) FROM journal) FROM store"
 	sqlInsert = "INSERT INTO record (epoch, counter, state, expires, meta, result, digest) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (digest) DO NOTHING"
 	sqlUpdate = "UPDATE record SET epoch = ?, counter = ?, state = ?, expires = ?, meta = ?, result = ? WHERE digest = ? AND epoch = ? AND counter = ?"
+	sqlLog    = "INSERT INTO journal (seq, digest, meta) VALUES (?, ?, ?)"
 )
 
 func newReader(c *conn) (*reader, error) {
@@ -55,7 +64,7 @@ func newWriter(c *conn) (writer, error) {
 	w := writer{conn: c}
 	for sql, s := range map[string]**stmt{
 		"BEGIN IMMEDIATE": &w.begin, "COMMIT": &w.commit, "ROLLBACK": &w.rollback,
-		sqlLast: &w.last, sqlGet: &w.get, sqlInsert: &w.insert, sqlUpdate: &w.update,
+		sqlLast: &w.last, sqlGet: &w.get, sqlInsert: &w.insert, sqlUpdate: &w.update, sqlLog: &w.log,
 		sqlExpired: &w.expired, sqlSweep: &w.sweep,
 	} {
 		var err error
@@ -116,29 +125,61 @@ func (f *file) borrow(ctx context.Context) (*reader, error) {
 
 func (f *file) giveBack(r *reader) { f.readers <- r }
 
-// CompareAndSwap is SwapMany of one.
-func (f *file) CompareAndSwap(ctx context.Context, old semel.Version, next semel.Record) (semel.Reading, error) {
-	out := f.SwapMany(ctx, []semel.Swap{{Old: old, Next: next}})
+// CompareAndSwap is SwapMany of one. An insert looks first, so that a duplicate
+// takes no write lock.
+func (f *file) CompareAndSwap(_ context.Context, old semel.Version, next semel.Record) (semel.Reading, error) {
+	f.writing.Add(1)
+	defer f.writing.Add(-1)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.conn == nil {
+		return semel.Reading{}, errClosed
+	}
+	if old.IsZero() {
+		held, err := f.read(f.writer.get, next.Digest)
+		if err == nil && held.Record.Held() {
+			err = semel.ErrConflict
+		}
+		if err != nil {
+			return held, err
+		}
+	}
+	var out [1]semel.Swapped
+	f.swapMany([]semel.Swap{{Old: old, Next: next}}, out[:])
 	return out[0].Reading, out[0].Err
 }
 
-// SwapMany does all swaps in one transaction. It does not follow ctx: once
-// begun, a transaction is brought to its end (INVARIANTS T6). How long it waits
-// for another process is bounded by the busy timeout.
+// SwapMany does all swaps in one transaction. It does not follow a context:
+// once begun, a transaction is brought to its end (INVARIANTS T6). How long it
+// waits for another process is bounded by the busy timeout.
 func (f *file) SwapMany(_ context.Context, swaps []semel.Swap) []semel.Swapped {
-	out := make([]semel.Swapped, len(swaps))
+	f.writing.Add(1)
+	defer f.writing.Add(-1)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if err := f.transact(func() (bool, error) { return f.swapAll(swaps, out) }); err != nil {
+	out := make([]semel.Swapped, len(swaps))
+	f.swapMany(swaps, out)
+	return out
+}
+
+func (f *file) swapMany(swaps []semel.Swap, out []semel.Swapped) {
+	err := f.transact(func() (bool, error) { return f.swapAll(swaps, out) })
+	if errors.Is(err, errStale) {
+		err = f.transact(func() (bool, error) { return f.swapAll(swaps, out) })
+	}
+	if err != nil {
 		for i := range out {
 			out[i] = semel.Swapped{Err: err}
 		}
 	}
-	return out
 }
 
+// errStale: another process has written since we last looked.
+var errStale = errors.New("sqlite: another process keeps writing between the lock and the write")
+
 // transact runs fn in a transaction that has the write lock from its start. It
-// commits if fn says that there is something to commit.
+// commits if fn says that there is something to commit. It is called with f.mu
+// held.
 func (f *file) transact(fn func() (bool, error)) error {
 	if f.conn == nil {
 		return errClosed
@@ -153,40 +194,41 @@ func (f *file) transact(fn func() (bool, error)) error {
 		}
 		err = fmt.Errorf("sqlite: it is not known what was committed: %w", f.explain("commit", err))
 	}
-	// After some errors SQLite has rolled back by itself, and this one says so.
+	// After some errors SQLite has rolled back by itself, and this says so.
 	_, undo := f.rollback.exec()
 	if err == nil {
 		return undo
 	}
+	f.version = semel.Version{}
 	return err
 }
 
 // swapAll does the swaps one after the other. Its error undoes all of them.
 func (f *file) swapAll(swaps []semel.Swap, out []semel.Swapped) (wrote bool, err error) {
-	version, err := f.lastVersion()
-	if err != nil {
-		return false, err
+	if f.version.IsZero() {
+		if err := f.readVersion(); err != nil {
+			return false, err
+		}
 	}
 	now := time.Unix(0, f.now().UnixNano())
 	for i := range swaps {
 		next := &out[i].Reading.Record
 		*next = swaps[i].Next
+		out[i].Err = nil
 		if size := len(next.Result) + len(next.Key.Scope) + len(next.Key.ID) + len(next.Owner) + 1024; size > f.maxRow {
 			out[i] = semel.Swapped{Err: fmt.Errorf("%w: it has %d bytes, and SQLite takes %d", semel.ErrRejected, size, f.maxRow)}
 			continue
 		}
-		version.Counter++
-		next.Version, next.WrittenAt = version, now
+		next.Version, next.WrittenAt = semel.Version{Epoch: f.version.Epoch, Counter: f.version.Counter + 1}, now
 		done, err := f.swap(swaps[i].Old, next)
 		if err != nil {
-			return false, f.explain("write", err)
+			return false, err
 		}
 		if done {
 			out[i].Reading.Now = now
-			wrote = true
+			f.version, wrote = next.Version, true
 			continue
 		}
-		version.Counter--
 		if out[i].Reading, out[i].Err = f.read(f.writer.get, next.Digest); out[i].Err == nil {
 			out[i].Err = semel.ErrConflict
 		}
@@ -194,23 +236,23 @@ func (f *file) swapAll(swaps []semel.Swap, out []semel.Swapped) (wrote bool, err
 	return wrote, nil
 }
 
-// lastVersion reads the current epoch and the newest counter: another process
-// may have written, or raised the epoch, since we last looked.
-func (f *file) lastVersion() (v semel.Version, err error) {
-	found := false
-	err = f.last.query(context.Background(), func(row []driver.Value) bool {
+// readVersion reads the current epoch and the newest counter.
+func (f *file) readVersion() error {
+	err := f.last.query(context.Background(), func(row []driver.Value) bool {
 		epoch, _ := row[0].(int64)
 		counter, _ := row[1].(int64)
-		v, found = semel.Version{Epoch: uint64(epoch), Counter: uint64(counter)}, epoch > 0
+		f.version = semel.Version{Epoch: uint64(epoch), Counter: uint64(counter)}
 		return false
 	})
-	if err == nil && !found {
-		err = errors.New("sqlite: the table store has lost its epoch")
+	if err == nil && (f.version.Epoch == 0 || f.version.Counter == 0) {
+		f.version = semel.Version{}
+		return fmt.Errorf("sqlite: %s: its tables store and journal do not tell the last version; somebody changed them; put a backup back", f.path)
 	}
-	return v, f.explain("read the last version", err)
+	return f.explain("read the last version", err)
 }
 
-// swap writes next over old, and tells whether old was held.
+// swap writes next over old, and its line in the journal. It tells whether old
+// was held.
 func (f *file) swap(old semel.Version, next *semel.Record) (bool, error) {
 	f.meta = appendMeta(f.meta[:0], next)
 	var result driver.Value
@@ -226,5 +268,11 @@ func (f *file) swap(old semel.Version, next *semel.Record) (bool, error) {
 		rows, err = f.update.exec(epoch, counter, int64(next.State), expires(next), f.meta, result, next.Digest[:],
 			int64(old.Epoch), int64(old.Counter))
 	}
-	return rows > 0, err
+	if err != nil || rows == 0 {
+		return false, f.explain("write", err)
+	}
+	if _, err = f.log.exec(counter, next.Digest[:], f.meta); isConstraint(err) {
+		return false, errStale
+	}
+	return true, f.explain("write", err)
 }

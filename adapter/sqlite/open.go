@@ -176,11 +176,11 @@ func (f *file) close() error {
 
 // waitFor repeats try while SQLite is busy with what its own timeout does not
 // cover, for as long as that timeout.
-func (o Options) waitFor(busy func(error) bool, try func() error) error {
+func (o Options) waitFor(try func() error) error {
 	end := time.Now().Add(o.BusyTimeout)
 	for {
 		err := try()
-		if err == nil || !busy(err) || time.Now().After(end) {
+		if err == nil || !isBusy(err) || time.Now().After(end) {
 			return err
 		}
 		time.Sleep(5 * time.Millisecond)

@@ -6,9 +6,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-
-	modernc "modernc.org/sqlite"
-	codes "modernc.org/sqlite/lib"
 )
 
 //go:embed schema.sql
@@ -88,11 +85,7 @@ func (f *file) prepareFile(o Options) error {
 		return err
 	}
 	// A change of the mode is not covered by SQLite's own timeout.
-	busy := func(err error) bool {
-		var coded *modernc.Error
-		return errors.As(err, &coded) && (coded.Code()&0xff == codes.SQLITE_BUSY || coded.Code()&0xff == codes.SQLITE_LOCKED)
-	}
-	err := o.waitFor(busy, func() error {
+	err := o.waitFor(func() error {
 		row, err := c.row("PRAGMA journal_mode = WAL")
 		if mode, _ := append(row, nil)[0].(string); err == nil && mode != "wal" {
 			return fmt.Errorf("sqlite: %s: the file system gives no shared memory for WAL (journal mode stays %q); put the file on a local disk", f.path, mode)
@@ -131,5 +124,8 @@ func (f *file) begun(c *conn, o Options) error {
 	}
 	// The clock makes the epoch of a restored copy greater than any that was used
 	// since the copy was made; adding one keeps two openings in one millisecond apart.
-	return c.run(fmt.Sprintf("UPDATE store SET epoch = max(epoch + 1, %d)", o.Now().UnixMilli()))
+	return errors.Join(
+		c.run(fmt.Sprintf("UPDATE store SET epoch = max(epoch + 1, %d)", o.Now().UnixMilli())),
+		c.run("INSERT INTO journal (seq, digest, meta) VALUES ((SELECT ifnull(max(seq), 0) + 1 FROM journal), x'', x'')"),
+	)
 }

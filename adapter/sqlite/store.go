@@ -74,12 +74,13 @@ func (s *Store) Get(ctx context.Context, digest semel.Digest) (semel.Reading, er
 // on the disk.
 //
 // An insert looks first whether the key is held: a duplicate then costs one read,
-// takes no lock and waits for no commit.
+// takes no write lock and waits for no commit. Where nobody writes, the writer's
+// connection looks, since its pages are at hand.
 func (s *Store) CompareAndSwap(ctx context.Context, old semel.Version, next semel.Record) (semel.Reading, error) {
 	if s.batch == nil {
 		return semel.Reading{}, errors.Join(semel.ErrRejected, errReadOnly)
 	}
-	if old.IsZero() {
+	if old.IsZero() && s.file.writing.Load() > 0 {
 		held, err := s.file.Get(ctx, next.Digest)
 		if err != nil {
 			return semel.Reading{}, err

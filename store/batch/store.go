@@ -39,11 +39,12 @@ type Store struct {
 	pool    sync.Pool // of *swap
 	workers sync.WaitGroup
 
-	mu      sync.Mutex
-	arrived sync.Cond // signals work, or the end
-	queue   queue
-	parked  int // workers that wait for work
-	closed  bool
+	mu     sync.Mutex
+	work   sync.Cond // a worker may have something to do
+	idle   sync.Cond // nothing is under way, and the store is closed
+	queue  queue
+	busy   int // commits under way, at most options.Workers
+	closed bool
 }
 
 var (
@@ -68,10 +69,10 @@ func New(target Target, o Options) *Store {
 		o.Timeout = 10 * time.Second
 	}
 	s := &Store{target: target, options: o}
-	s.arrived.L = &s.mu
+	s.work.L, s.idle.L = &s.mu, &s.mu
 	s.pool.New = func() any { return &swap{done: make(chan struct{}, 1)} }
 	for range o.Workers {
-		s.workers.Go(s.work)
+		s.workers.Go(s.run)
 	}
 	return s
 }
@@ -85,12 +86,19 @@ func (s *Store) Get(ctx context.Context, digest semel.Digest) (semel.Reading, er
 	return s.target.Get(ctx, digest)
 }
 
-// CompareAndSwap is part of semel.Store. If ctx ends while the swap is still
-// queued, it is taken out and never written. If it ends later, nobody knows what
-// becomes of the swap, as with any store: the commit goes on, for the others.
+// CompareAndSwap is part of semel.Store.
+//
+// If nothing is under way, it is the store's own call, on this goroutine and
+// with this context. Else the swap is queued. If ctx ends while it is queued, it
+// is taken out and never written. If ctx ends later, nobody knows what becomes of
+// the swap, as with any store: the commit goes on, for the others.
 func (s *Store) CompareAndSwap(ctx context.Context, old semel.Version, next semel.Record) (semel.Reading, error) {
-	if err := ctx.Err(); err != nil {
+	if ctx.Err() != nil {
 		return semel.Reading{}, fmt.Errorf("batch: nothing was written: %w", context.Cause(ctx))
+	}
+	if s.enter() {
+		defer s.leave()
+		return s.target.CompareAndSwap(ctx, old, next)
 	}
 	w := s.pool.Get().(*swap)
 	w.Old, w.Next = old, next
@@ -117,10 +125,43 @@ func (s *Store) CompareAndSwap(ctx context.Context, old semel.Version, next seme
 func (s *Store) Close() error {
 	s.mu.Lock()
 	s.closed = true
-	s.arrived.Broadcast()
+	s.work.Broadcast()
+	for s.busy > 0 {
+		s.idle.Wait()
+	}
 	s.mu.Unlock()
 	s.workers.Wait()
 	return nil
+}
+
+// enter begins a commit of one, if it would wait for nobody.
+func (s *Store) enter() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || s.busy >= s.options.Workers || !s.queue.empty() {
+		return false
+	}
+	s.busy++
+	return true
+}
+
+// leave ends a commit. What has arrived meanwhile is for a worker.
+func (s *Store) leave() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.release()
+}
+
+// release gives up the right to commit. It is called with s.mu held.
+func (s *Store) release() {
+	s.busy--
+	if !s.queue.empty() {
+		s.work.Signal()
+	}
+	if s.closed {
+		s.work.Broadcast()
+		s.idle.Broadcast()
+	}
 }
 
 func (s *Store) enqueue(w *swap) bool {
@@ -130,8 +171,8 @@ func (s *Store) enqueue(w *swap) bool {
 		return false
 	}
 	s.queue.push(w)
-	if s.parked > 0 {
-		s.arrived.Signal()
+	if s.busy < s.options.Workers {
+		s.work.Signal()
 	}
 	return true
 }

@@ -15,8 +15,8 @@ type load struct {
 	from  []*swap // who waits for which
 }
 
-// work sends loads until the store is closed and its queue is empty.
-func (s *Store) work() {
+// run sends loads until the store is closed and its queue is empty.
+func (s *Store) run() {
 	var l load
 	for s.take(&l) {
 		s.commit(&l)
@@ -26,22 +26,22 @@ func (s *Store) work() {
 		// Those who were just answered may have their next swap ready in a moment. Let
 		// them run before the next load is taken, so that they ride with it.
 		runtime.Gosched()
+		s.leave()
 	}
 }
 
-// take waits for swaps and fills l with them. It gives false once there will
-// be no more.
+// take waits for swaps and for the right to commit, and fills l. It gives false
+// once there will be no more swaps.
 func (s *Store) take(l *load) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for s.queue.empty() {
-		if s.closed {
+	for s.queue.empty() || s.busy >= s.options.Workers {
+		if s.closed && s.queue.empty() {
 			return false
 		}
-		s.parked++
-		s.arrived.Wait()
-		s.parked--
+		s.work.Wait()
 	}
+	s.busy++
 	size := 0
 	for len(l.from) < s.options.MaxBatch && !s.queue.empty() {
 		w := s.queue.first
@@ -78,10 +78,6 @@ func (s *Store) send(swaps []semel.Swap) (out []semel.Swapped, err error) {
 	}()
 	ctx, cancel := context.WithTimeout(context.Background(), s.options.Timeout)
 	defer cancel()
-	if len(swaps) == 1 {
-		r, err := s.target.CompareAndSwap(ctx, swaps[0].Old, swaps[0].Next)
-		return []semel.Swapped{{Reading: r, Err: err}}, nil
-	}
 	out = s.target.SwapMany(ctx, swaps)
 	if len(out) != len(swaps) {
 		return nil, fmt.Errorf("batch: the store gave %d answers to %d swaps, and nobody knows which are meant", len(out), len(swaps))
