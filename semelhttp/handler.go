@@ -236,7 +236,7 @@ func (h *Handler) execute(w http.ResponseWriter, r *http.Request, claim *semel.C
 			_ = claim.Doubt()
 		}
 	}()
-	value, stack := call(h.next, rec, run)
+	value, stack := invoke(h.next, rec, run)
 	switch {
 	case stack == nil:
 		h.conclude(rec, r, claim)
@@ -252,8 +252,8 @@ func (h *Handler) execute(w http.ResponseWriter, r *http.Request, claim *semel.C
 	settled = true
 }
 
-// call runs the handler. stack is nil if it returned.
-func call(next http.Handler, w http.ResponseWriter, r *http.Request) (value any, stack []byte) {
+// invoke runs the handler. stack is nil if it returned.
+func invoke(next http.Handler, w http.ResponseWriter, r *http.Request) (value any, stack []byte) {
 	returned := false
 	defer func() {
 		if returned {
