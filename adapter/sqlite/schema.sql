@@ -13,21 +13,13 @@ CREATE TABLE record (
 -- For the sweeper. A pending record is never swept, so it is not in here and a claim does not pay for it.
 CREATE INDEX record_expires ON record (expires) WHERE state <> 1;
 
--- One row per transition, written by the same statement that makes it. Keep the newest row if you ever delete old ones: the
--- counter of the next version is one more than the largest seq.
+-- One row per transition, written in the same transaction. A row with an empty digest marks an opening of the file for
+-- writing. The next version's counter is one more than the largest seq, so keep the newest row if you ever delete old ones.
 CREATE TABLE journal (
 	seq    INTEGER PRIMARY KEY,
 	digest BLOB NOT NULL,
 	meta   BLOB NOT NULL -- as in record; it holds the SHA-256 of the result
 ) STRICT;
-
-CREATE TRIGGER record_inserted AFTER INSERT ON record BEGIN
-	INSERT INTO journal (seq, digest, meta) VALUES (NEW.counter, NEW.digest, NEW.meta);
-END;
-
-CREATE TRIGGER record_updated AFTER UPDATE ON record BEGIN
-	INSERT INTO journal (seq, digest, meta) VALUES (NEW.counter, NEW.digest, NEW.meta);
-END;
 
 -- One row. The epoch grows at each opening for writing, so that a file put back from a backup never uses a version again.
 CREATE TABLE store (
