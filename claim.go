@@ -21,6 +21,7 @@ type Result struct {
 type Claim struct {
 	guard  *Guard
 	start  time.Time
+	now    time.Time // the local clock, as last read by drive
 	flight flight
 	ctx    lazyContext
 
@@ -29,10 +30,10 @@ type Claim struct {
 	op      lazyContext // of the store's call under way
 	ended   bool
 
-	// beat renews the lease. It is armed and stopped under timing.
-	timing  sync.Mutex
-	stopped bool
-	beat    *time.Timer
+	// Guarded by the keeper's mutex.
+	due        time.Time
+	kept       bool
+	next, prev *Claim
 }
 
 // Context is the context to execute under. It has the values of the request's
@@ -51,14 +52,7 @@ func (c *Claim) Version() Version {
 // Attempt is the number of this attempt at the operation, from 1.
 func (c *Claim) Attempt() int { return c.attempt.verdict.Attempt }
 
-// granted arms the claim once the attempt runs.
-func (c *Claim) granted(move Move) {
-	c.timing.Lock()
-	defer c.timing.Unlock()
-	c.beat = time.AfterFunc(time.Until(move.Until), c.renew)
-}
-
-// renew extends the lease. It runs on the timer's goroutine.
+// renew extends the lease, on a goroutine of the keeper.
 func (c *Claim) renew() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -69,18 +63,15 @@ func (c *Claim) renew() {
 	// A store that hangs must not keep the operation running past its lease.
 	guard := time.AfterFunc(time.Until(a.safe), func() { c.ctx.end(ErrInDoubt) })
 	defer guard.Stop()
-	move, _ := c.drive(c.ctx.parent, a.Renew(time.Now()), time.Time{})
+	c.now = time.Now()
+	move, _ := c.drive(c.ctx.parent, a.Renew(c.now), time.Time{})
 	if move.Do != Run {
 		c.ctx.end(ErrInDoubt)
 		c.guard.tell(a, Lost, c.start, nil)
 		return
 	}
 	c.guard.tell(a, Renewed, c.start, nil)
-	c.timing.Lock()
-	defer c.timing.Unlock()
-	if !c.stopped {
-		c.beat.Reset(time.Until(move.Until))
-	}
+	c.guard.keeper.keep(c, move.Until)
 }
 
 // Complete stores the result and ends the claim. It gives the record as it is
@@ -123,19 +114,16 @@ func (c *Claim) Doubt() error {
 // finish drives the last swap. shared is what waiting duplicates are told if
 // the swap succeeds; its zero value means the record itself.
 func (c *Claim) finish(e Ending, kind EventKind, shared Verdict) (Verdict, error) {
-	c.timing.Lock()
-	c.stopped = true
-	c.beat.Stop()
-	c.timing.Unlock()
-
 	c.mu.Lock() // waits for a renewal under way
 	defer c.mu.Unlock()
 	if c.ended {
 		return Verdict{}, errors.New("semel: the claim has ended already")
 	}
 	c.ended = true
+	c.guard.keeper.drop(c)
 	a := &c.attempt
 	now := time.Now()
+	c.now = now
 	move, _ := c.drive(c.ctx.parent, a.Finish(now, e), now.Add(a.policy.FinishWithin))
 	if move.Do != Stop {
 		// The store does not answer. Whoever waits is told that the outcome is
@@ -179,7 +167,7 @@ func (c *Claim) settled(kind EventKind, shared Verdict) (Verdict, error) {
 		told = Verdict{Action: Refuse, Reason: Gone, Held: told.Held}
 	}
 	c.ctx.end(context.Canceled)
-	g.flights.land(&c.flight, told, nil)
+	g.flights.land(&c.flight, &told, nil)
 	g.busy.Done()
 	switch {
 	case ours:
@@ -198,11 +186,11 @@ func (c *Claim) drive(ctx context.Context, move Move, until time.Time) (Move, er
 	for {
 		switch move.Do {
 		case SwapRecord:
-			op := c.op.again(ctx, time.Now().Add(storeTimeout))
+			op := c.op.again(ctx, c.now.Add(storeTimeout))
 			r, err := c.guard.store.CompareAndSwap(op, move.Swap.Old, move.Swap.Next)
 			move = c.reply(op, r, err)
 		case ReadRecord:
-			op := c.op.again(ctx, time.Now().Add(storeTimeout))
+			op := c.op.again(ctx, c.now.Add(storeTimeout))
 			r, err := c.guard.store.Get(op, c.attempt.digest)
 			move = c.reply(op, r, err)
 		case Sleep:
@@ -212,7 +200,8 @@ func (c *Claim) drive(ctx context.Context, move Move, until time.Time) (Move, er
 			if err := sleepUntil(ctx, move.Until, c.attempt.phase == waiting); err != nil {
 				return move, err
 			}
-			move = c.attempt.Wake(time.Now())
+			c.now = time.Now()
+			move = c.attempt.Wake(c.now)
 		default:
 			return move, nil
 		}
@@ -225,11 +214,11 @@ const storeTimeout = 5 * time.Second
 // reply ends a call of the store and hands its answer to the attempt.
 func (c *Claim) reply(op *lazyContext, r Reading, err error) Move {
 	op.end(context.Canceled)
-	now := time.Now()
+	c.now = time.Now()
 	if !r.Now.IsZero() {
-		c.guard.ahead.Store(int64(r.Now.Sub(now)))
+		c.guard.ahead.Store(int64(r.Now.Sub(c.now)))
 	}
-	return c.attempt.Reply(now, r, err)
+	return c.attempt.Reply(c.now, r, err)
 }
 
 // driveToEnd drives the attempt to its end, whatever ends meanwhile.

@@ -26,6 +26,11 @@ type flight struct {
 	key flightKey
 	// Guarded by the shard's mutex until landed is closed, then fixed.
 	landed  chan struct{} // nil while nobody waits
+	outcome *outcome      // nil if nobody waited
+}
+
+// outcome is what a flight came to.
+type outcome struct {
 	verdict Verdict
 	err     error
 }
@@ -51,7 +56,7 @@ func (f *flights) join(key flightKey, own *flight) (*flight, <-chan struct{}) {
 }
 
 // land ends the flight and wakes all who wait for it. Later calls do nothing.
-func (f *flights) land(own *flight, v Verdict, err error) {
+func (f *flights) land(own *flight, v *Verdict, err error) {
 	shard := &f.shards[own.key.digest[0]%64]
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
@@ -59,8 +64,8 @@ func (f *flights) land(own *flight, v Verdict, err error) {
 		return
 	}
 	delete(shard.m, own.key)
-	own.verdict, own.err = v, err
 	if own.landed != nil {
+		own.outcome = &outcome{*v, err}
 		close(own.landed)
 	}
 }
@@ -74,7 +79,7 @@ func (l *flight) wait(ctx context.Context, landed <-chan struct{}, limit time.Du
 	defer timer.Stop()
 	select {
 	case <-landed:
-		return l.verdict, l.err
+		return l.outcome.verdict, l.outcome.err
 	case <-timer.C:
 		return Verdict{Action: Refuse, Reason: InProgress}, nil
 	case <-ctx.Done():

@@ -34,6 +34,7 @@ type Guard struct {
 	store   Store
 	options Options
 	flights flights
+	keeper  keeper
 	// ahead is the store's clock minus ours, in nanoseconds, as last seen.
 	ahead atomic.Int64
 	// stray bounds the attempts that go on behind a request.
@@ -104,7 +105,7 @@ func (g *Guard) begin(ctx context.Context, ask Ask) (*Claim, Verdict, error) {
 	}
 	start := time.Now()
 	digest := g.Digest(ask.Key)
-	c := &Claim{guard: g, start: start}
+	c := &Claim{guard: g, start: start, now: start}
 	key := flightKey{digest, ask.Fingerprint}
 	for {
 		leader, landed := g.flights.join(key, &c.flight)
@@ -127,15 +128,14 @@ func (g *Guard) begin(ctx context.Context, ask Ask) (*Claim, Verdict, error) {
 func (g *Guard) lead(ctx context.Context, c *Claim) (*Claim, Verdict, error) {
 	a := &c.attempt
 	c.ctx.parent = ctx
-	now := time.Now()
-	move := a.Begin(now, now.Add(time.Duration(g.ahead.Load())))
+	move := a.Begin(c.now, c.now.Add(time.Duration(g.ahead.Load())))
 	move, err := c.drive(ctx, move, time.Time{})
 	if err != nil { // ctx ended while another's lease was waited for
-		g.flights.land(&c.flight, Verdict{Action: Refuse, Reason: InProgress}, nil)
+		g.flights.land(&c.flight, &Verdict{Action: Refuse, Reason: InProgress}, nil)
 		return nil, Verdict{}, err
 	}
 	if move.Do == Run {
-		c.granted(move)
+		g.keeper.keep(c, move.Until)
 		g.tell(a, Claimed, c.start, nil)
 		return c, a.Verdict(), nil
 	}
@@ -146,7 +146,7 @@ func (g *Guard) lead(ctx context.Context, c *Claim) (*Claim, Verdict, error) {
 	if errors.Is(err, ErrUnavailable) {
 		g.astray(func() { c.driveToEnd(a.Disown(time.Now())) })
 	}
-	g.flights.land(&c.flight, v, err)
+	g.flights.land(&c.flight, &v, err)
 	g.tellOutcome(a.ask, a.digest, v, a.Err(), c.start)
 	return nil, v, err
 }
@@ -196,6 +196,59 @@ func (g *Guard) Close(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("semel: operations were still running when the guard was closed: %w", context.Cause(ctx))
 	}
+}
+
+// Answer is what Guard.Do gives back.
+type Answer struct {
+	Result
+	// Replayed tells that this call did not execute: the result is an earlier one.
+	Replayed bool
+	// Attempt is the number of the attempt that gave the result.
+	Attempt int
+}
+
+// Do runs fn once for the ask and stores what it returns, or gives back the
+// result stored before. It is Begin, fn and the end of the claim in one.
+//
+// If fn returns an error that is [ErrNotDone], the key is released and the next
+// call runs fn again. After any other error, and after a panic, nobody knows
+// what happened: the key is in doubt, or free for another run if the class says
+// so, and the error (or the panic) goes on to the caller. A refusal is one of
+// the sentinel errors of this package.
+func (g *Guard) Do(ctx context.Context, ask Ask, fn func(ctx context.Context) (Result, error)) (Answer, error) {
+	claim, v, err := g.Begin(ctx, ask)
+	if err != nil {
+		return Answer{}, err
+	}
+	if claim == nil {
+		answer := Answer{Result: Result{Code: v.Held.Code, Data: v.Held.Result}, Replayed: true, Attempt: v.Held.Attempt}
+		return answer, v.Err()
+	}
+	returned := false
+	defer func() {
+		if !returned {
+			_ = claim.Doubt() // fn panicked, and the panic goes on
+		}
+	}()
+	result, err := fn(claim.Context())
+	returned = true
+	switch {
+	case errors.Is(err, ErrNotDone):
+		return Answer{}, errors.Join(err, claim.Release(Result{}))
+	case err != nil:
+		return Answer{}, errors.Join(err, claim.Doubt())
+	}
+	if result.Data == nil {
+		result.Data = []byte{}
+	}
+	record, err := claim.Complete(result)
+	switch {
+	case errors.Is(err, ErrSettled):
+		return Answer{Result: Result{Code: record.Code, Data: record.Result}, Replayed: true, Attempt: record.Attempt}, nil
+	case err != nil:
+		return Answer{}, err
+	}
+	return Answer{Result: result, Attempt: record.Attempt}, nil
 }
 
 // newNonce needs to be unique, not secret.

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"io"
 	"strings"
 	"time"
 )
@@ -51,8 +52,13 @@ func (k Key) Digest(secret []byte) Digest {
 	if len(secret) == 0 {
 		return sha256.Sum256(b)
 	}
+	return sealedDigest(secret, string(b))
+}
+
+// sealedDigest takes a copy, so that the plain digest's buffer stays on the stack.
+func sealedDigest(secret []byte, text string) Digest {
 	h := hmac.New(sha256.New, secret)
-	h.Write(b)
+	_, _ = io.WriteString(h, text) // a hash never fails
 	return Digest(h.Sum(nil))
 }
 

@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// call is one RoundTrip: all attempts at one request.
-type call struct {
+// exchange is one RoundTrip: all attempts at one request.
+type exchange struct {
 	r    *http.Request // the caller's
 	sent *http.Request // what each attempt copies: with the key, without a body
 	key  string
@@ -29,7 +29,6 @@ type call struct {
 	backoff, backoffCap, timeout time.Duration
 	deadline                     time.Time // no attempt begins later
 	maxBody                      int64
-	pause                        func(*http.Request, time.Duration) error
 
 	attempts int
 	maybe    bool // an earlier attempt may have run
@@ -47,74 +46,76 @@ type attempt struct {
 // errAttemptTimeout is the cause of an attempt's end by AttemptTimeout.
 var errAttemptTimeout = fmt.Errorf("semelhttp: no answer within AttemptTimeout: %w", context.DeadlineExceeded)
 
-func (c *call) run() (*http.Response, error) {
-	ctx := c.r.Context()
+func (x *exchange) run() (*http.Response, error) {
+	ctx := x.r.Context()
 	if err := ctx.Err(); err != nil {
-		if c.rest != nil {
-			_ = c.rest.Close() // unread
+		if x.rest != nil {
+			_ = x.rest.Close() // unread
 		}
-		return nil, c.fail(OutcomeNotDone, err)
+		return nil, x.fail(attempt{}, err)
 	}
 	for {
-		c.attempts++
-		a := c.try()
-		wait, again := c.wait(a)
+		x.attempts++
+		a := x.try()
+		wait, again := x.wait(a)
 		if !again {
-			return c.last(a)
+			return x.last(a)
 		}
 		a.discard()
-		c.maybe = c.maybe || a.outcome != OutcomeNotDone
-		if err := c.pause(c.r, wait); err != nil {
-			outcome := OutcomeNotDone
-			if c.maybe {
-				outcome = OutcomeUnknown
-			}
-			return nil, c.fail(outcome, fmt.Errorf("%w while waiting to ask again after %s", err, a.told()))
+		x.maybe = x.maybe || a.outcome != OutcomeNotDone
+		if err := pause(ctx, wait); err != nil {
+			return nil, x.fail(a, fmt.Errorf("%w while waiting to ask again after %s", err, a.told()))
 		}
 	}
 }
 
 // try sends the request once.
-func (c *call) try() attempt {
-	ctx, cancel := context.WithCancelCause(c.r.Context())
-	timer := time.AfterFunc(c.timeout, func() { cancel(errAttemptTimeout) })
+func (x *exchange) try() attempt {
+	ctx, cancel := context.WithCancelCause(x.r.Context())
+	timer := time.AfterFunc(x.timeout, func() { cancel(errAttemptTimeout) })
 	a := attempt{end: func() { cancel(nil) }}
 	var wanted, got atomic.Bool // dialling may go on after RoundTrip has returned
-	sent := c.sent.Clone(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+	sent := x.sent.Clone(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GetConn: func(string) { wanted.Store(true) },
 		GotConn: func(httptrace.GotConnInfo) { got.Store(true) },
 	}))
-	sent.Trailer = c.sent.Trailer
-	c.setBody(sent)
-	a.resp, a.err = c.base.RoundTrip(sent)
+	sent.Trailer = x.sent.Trailer
+	x.setBody(sent)
+	a.resp, a.err = x.base.RoundTrip(sent)
 	if a.err == nil {
-		a.judgement = judge(a.resp, c.replayHeader)
-		c.readAhead(&a)
+		a.judgement = judge(a.resp, x.replayHeader)
+		x.readAhead(ctx, &a)
 	}
 	if !timer.Stop() && a.resp != nil && !a.whole {
 		_ = a.resp.Body.Close() // its bytes can no longer be read
 		a.resp, a.err = nil, errAttemptTimeout
 	}
 	if a.err != nil {
-		if cause := context.Cause(ctx); cause != nil && errors.Is(cause, errAttemptTimeout) {
-			a.err = cause
-		}
+		a.err = orTimeout(ctx, a.err)
 		a.end()
 		a.judgeError(wanted.Load() && !got.Load() || !got.Load() && dialled(a.err))
 	}
 	return a
 }
 
+// orTimeout gives the cause in place of an error that only says "canceled".
+func orTimeout(ctx context.Context, err error) error {
+	if context.Cause(ctx) == errAttemptTimeout {
+		return errAttemptTimeout
+	}
+	return err
+}
+
 // setBody gives an attempt its body. GetBody is nil and the body is never nil nor
 // http.NoBody, also where it is empty: net/http takes any of these, together with
 // the key, for leave to send again by itself.
-func (c *call) setBody(sent *http.Request) {
-	if c.rest != nil {
-		sent.Body = c.rest
+func (x *exchange) setBody(sent *http.Request) {
+	if x.rest != nil {
+		sent.Body = x.rest
 		return
 	}
-	sent.Body = io.NopCloser(bytes.NewReader(c.body))
-	sent.ContentLength = int64(len(c.body))
+	sent.Body = io.NopCloser(bytes.NewReader(x.body))
+	sent.ContentLength = int64(len(x.body))
 	if len(sent.Trailer) > 0 {
 		sent.ContentLength = -1 // trailers travel with chunks only
 	}
@@ -141,39 +142,39 @@ func dialled(err error) bool {
 // readAhead reads a body of known length, so that an answer that breaks off
 // counts as lost while it can still be asked for again. If it cannot, the caller
 // gets what came, and the error.
-func (c *call) readAhead(a *attempt) {
+func (x *exchange) readAhead(ctx context.Context, a *attempt) {
 	body := a.resp.Body
 	if body == nil || body == http.NoBody {
-		a.whole = true
+		a.resp.Body, a.whole = http.NoBody, true
 		return
 	}
-	if a.resp.ContentLength < 0 || a.resp.ContentLength > c.maxBody {
+	if a.resp.ContentLength < 0 || a.resp.ContentLength > x.maxBody {
 		return
 	}
 	b, err := io.ReadAll(body)
 	_ = body.Close() // all of it was read, or it is broken
 	a.whole = true
-	a.resp.Body = io.NopCloser(io.MultiReader(bytes.NewReader(b), failed{err}))
 	if err != nil {
-		a.retry = true
+		err, a.retry = orTimeout(ctx, err), true
 	}
+	a.resp.Body = io.NopCloser(io.MultiReader(bytes.NewReader(b), failed{err}))
 }
 
 // wait gives the time until the next attempt, false if there is to be none.
-func (c *call) wait(a attempt) (time.Duration, bool) {
-	if !a.retry || c.rest != nil || c.attempts >= c.maxAttempts || c.r.Context().Err() != nil {
+func (x *exchange) wait(a attempt) (time.Duration, bool) {
+	if !a.retry || x.rest != nil || x.attempts >= x.maxAttempts || x.r.Context().Err() != nil {
 		return 0, false
 	}
-	ceiling := c.backoff
-	for range c.attempts - 1 {
-		if ceiling >= c.backoffCap/2 {
-			ceiling = c.backoffCap
+	ceiling := x.backoff
+	for range x.attempts - 1 {
+		if ceiling >= x.backoffCap/2 {
+			ceiling = x.backoffCap
 			break
 		}
 		ceiling *= 2
 	}
-	wait := rand.N(min(ceiling, c.backoffCap) + 1)
-	left := time.Until(c.deadline)
+	wait := rand.N(min(ceiling, x.backoffCap))
+	left := time.Until(x.deadline)
 	if a.resp != nil {
 		after, _ := parseRetryAfter(a.resp.Header, time.Now())
 		wait += min(after, max(left, 0)) // not the sum of two very long times
@@ -198,22 +199,19 @@ func (a *attempt) discard() {
 
 // last gives the final attempt to the caller, together with what the earlier ones
 // leave open.
-func (c *call) last(a attempt) (*http.Response, error) {
-	maybe := c.maybe && !a.proof
-	switch {
-	case a.err != nil && (maybe || a.outcome != OutcomeNotDone):
-		return nil, c.fail(OutcomeUnknown, a.err)
-	case a.err != nil:
-		return nil, c.fail(OutcomeNotDone, a.err)
-	case maybe && a.outcome == OutcomeNotDone:
-		a.discard()
-		err := c.fail(OutcomeUnknown, fmt.Errorf("%s means that nothing ran, but an earlier attempt may have", a.told()))
-		err.Status = a.resp.StatusCode
-		return nil, err
-	case maybe && a.outcome == OutcomeDone:
+func (x *exchange) last(a attempt) (*http.Response, error) {
+	if a.err != nil {
+		x.maybe = x.maybe || a.outcome != OutcomeNotDone
+		return nil, x.fail(a, a.err)
+	}
+	if x.maybe && !a.proof {
+		if a.outcome == OutcomeNotDone {
+			a.discard()
+			return nil, x.fail(a, fmt.Errorf("%s says that nothing ran, but an earlier attempt may have", a.told()))
+		}
 		a.outcome = OutcomeUnknown
 	}
-	a.resp.Request = c.sent.WithContext(withOutcome(c.r.Context(), a.outcome))
+	a.resp.Request = x.sent.WithContext(withOutcome(x.r.Context(), a.outcome))
 	switch {
 	case a.whole:
 		a.end()
@@ -223,20 +221,27 @@ func (c *call) last(a attempt) (*http.Response, error) {
 	return a.resp, nil
 }
 
-func (c *call) fail(o Outcome, err error) *SendError {
-	return &SendError{Outcome: o, Key: c.key, Attempts: c.attempts, Err: err}
+// fail gives the error that ends the exchange after its last attempt.
+func (x *exchange) fail(a attempt, err error) *SendError {
+	e := &SendError{Outcome: OutcomeNotDone, Key: x.key, Attempts: x.attempts, Err: err}
+	if x.maybe {
+		e.Outcome = OutcomeUnknown
+	}
+	if a.resp != nil {
+		e.Status = a.resp.StatusCode
+	}
+	return e
 }
 
 // told names what an attempt got.
 func (a *attempt) told() string {
-	if a.resp == nil {
+	switch {
+	case a.resp == nil:
 		return "the error: " + a.err.Error()
+	case a.kind != "":
+		return "the answer " + a.resp.Status + " (" + string(a.kind) + ")"
 	}
-	text := "the answer " + a.resp.Status
-	if p, ok := ReadProblem(a.resp); ok && p.Kind() != "" {
-		text += " (" + string(p.Kind()) + ")"
-	}
-	return text
+	return "the answer " + a.resp.Status
 }
 
 // endingBody releases its attempt when it is closed.
@@ -251,18 +256,12 @@ func (b *endingBody) Close() error {
 	return err
 }
 
-// joinedBody reads from one thing and closes another.
-type joinedBody struct {
-	io.Reader
-	io.Closer
-}
-
 // bodyForKey is what Transport.Key reads.
-func (c *call) bodyForKey() io.ReadCloser {
-	if c.rest != nil {
-		return io.NopCloser(failed{fmt.Errorf("semelhttp: a key cannot be derived from a body of more than MaxBody = %d bytes", c.maxBody)})
+func (x *exchange) bodyForKey() io.ReadCloser {
+	if x.rest != nil {
+		return io.NopCloser(failed{fmt.Errorf("semelhttp: a key cannot be derived from a body of more than MaxBody = %d bytes", x.maxBody)})
 	}
-	return io.NopCloser(bytes.NewReader(c.body))
+	return io.NopCloser(bytes.NewReader(x.body))
 }
 
 // contextClose closes a body when the context ends, until stop is called. stop
@@ -271,13 +270,13 @@ func contextClose(ctx context.Context, body io.Closer) (stop func() bool) {
 	return context.AfterFunc(ctx, func() { _ = body.Close() }) // the context's error is the one that counts
 }
 
-func pause(r *http.Request, d time.Duration) error {
+func pause(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 		return nil
-	case <-r.Context().Done():
-		return r.Context().Err()
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }

@@ -114,6 +114,7 @@ type judgement struct {
 	// proof: it speaks of the key, not only of this request, so it holds for
 	// whatever was sent before.
 	proof bool
+	kind  ProblemKind // "" without a problem of this package
 }
 
 // judge looks at one response. It may read a problem document, which can be read
@@ -124,7 +125,9 @@ func judge(resp *http.Response, replayHeader string) judgement {
 		return done // also a stored 503: it stays what it is, however often one asks
 	}
 	if p, ok := ReadProblem(resp); ok && p.Kind() != "" {
-		return p.Kind().judge()
+		j := p.Kind().judge()
+		j.kind = p.Kind()
+		return j
 	}
 	switch code := resp.StatusCode; {
 	case code == http.StatusTooManyRequests:

@@ -1,6 +1,7 @@
 package semelhttp
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -15,29 +16,30 @@ import (
 
 // Transport is the client's side: an http.RoundTripper that gives unsafe requests
 // a key, retries them under that key, and tells an unknown outcome from a failure
-// (see [OutcomeOf] and [SendError]). The zero value is ready for use. It is safe
-// for concurrent use; its fields must not change once it is in use. Set it as the
-// Transport of an http.Client, and limit time by the request's context: a
-// Client.Timeout hides the SendError, and the key with it.
+// (see [OutcomeOf] and [SendError]). The zero value is ready for use, as the
+// Transport of an http.Client; numbers that are zero or negative give the
+// default. It is safe for concurrent use; its fields must not change once it is
+// in use. Limit time by the request's context: a Client.Timeout hides the
+// SendError, and the key with it.
 //
 // It handles requests whose method is in Methods, and any request that carries a
 // key; others go to Base as they are. A key that the caller has set is used as it
-// is. The key of the request that was sent is in the header of Response.Request;
-// a request that a 307 or 308 redirects keeps its key.
+// is. The key that was sent is in the header of Response.Request; a request that
+// a 307 or 308 redirects keeps its key.
 //
 // A body of up to MaxBody bytes is read into memory before the first attempt, and
 // each attempt sends the same bytes. Network errors, 429, 502, 503, 504 and the
-// problem in-progress are retried; other answers are final, as is any that is
-// marked as replayed. Retry-After is obeyed. After the last attempt the last
+// problem in-progress are retried, after their Retry-After; other answers are
+// final, and so is any that is marked as replayed. After the last attempt the last
 // response is returned, whatever its status: unless it says that nothing ran and
 // an earlier attempt may have, which is a SendError. An answer of known length, up
 // to MaxBody, is read before it is returned; one that breaks off is asked for
 // again.
 //
 // net/http itself sends requests with a key a second time when a reused
-// connection breaks. Transport prevents that, so MaxAttempts is what it says; the
-// price is that an empty body goes out chunked, not with Content-Length 0. Base
-// must not retry on its own.
+// connection breaks. Transport prevents that, so that MaxAttempts is what it
+// says; the price is that an empty body goes out chunked, without a
+// Content-Length. Base must not retry on its own.
 type Transport struct {
 	// Base sends the requests. Default http.DefaultTransport.
 	Base http.RoundTripper
@@ -73,8 +75,6 @@ type Transport struct {
 	MaxBody int64
 
 	keys keyClock
-	// pause replaces the wait in tests that talk to real servers.
-	pause func(r *http.Request, d time.Duration) error
 }
 
 // CloseIdleConnections closes those of Base, if it can.
@@ -92,14 +92,14 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if len(headerLines(r.Header, header)) == 0 && !slices.Contains(or(t.Methods, []string{http.MethodPost, http.MethodPatch}), r.Method) {
 		return t.base().RoundTrip(r)
 	}
-	c, err := t.open(r, header)
+	x, err := t.open(r, header)
 	if err != nil {
 		if r.Body != nil {
 			_ = r.Body.Close() // it was only read from
 		}
 		return nil, &SendError{Outcome: OutcomeNotDone, Err: err}
 	}
-	return c.run()
+	return x.run()
 }
 
 func (t *Transport) base() http.RoundTripper {
@@ -110,9 +110,9 @@ func (t *Transport) base() http.RoundTripper {
 }
 
 // open prepares the attempts: settings, body, key.
-func (t *Transport) open(r *http.Request, header string) (*call, error) {
+func (t *Transport) open(r *http.Request, header string) (*exchange, error) {
 	now := time.Now()
-	c := &call{
+	x := &exchange{
 		r:            r,
 		base:         t.base(),
 		replayHeader: named(t.ReplayHeader, "Idempotent-Replayed"),
@@ -121,53 +121,50 @@ func (t *Transport) open(r *http.Request, header string) (*call, error) {
 		backoffCap:   positive(t.BackoffCap, 10*time.Second),
 		timeout:      positive(t.AttemptTimeout, 30*time.Second),
 		maxBody:      positive(t.MaxBody, 1<<20),
-		pause:        t.pause,
 	}
 	retention := positive(t.Retention, 24*time.Hour)
-	c.deadline = now.Add(min(positive(t.Budget, 2*time.Minute), retention))
-	if end, ok := r.Context().Deadline(); ok && end.Before(c.deadline) {
-		c.deadline = end
-	}
-	if c.pause == nil {
-		c.pause = pause
+	x.deadline = now.Add(min(positive(t.Budget, 2*time.Minute), retention))
+	if end, ok := r.Context().Deadline(); ok && end.Before(x.deadline) {
+		x.deadline = end
 	}
 	if r.URL == nil || r.URL.Host == "" {
 		return nil, errors.New("semelhttp: the request's URL names no host; it looks like https://api.example.com/payments")
 	}
-	if err := c.readBody(); err != nil {
+	if err := x.readBody(); err != nil {
 		return nil, err
 	}
-	c.sent = r.Clone(r.Context())
-	c.sent.GetBody, c.sent.Trailer = nil, r.Trailer // a streamed body fills the caller's trailer
-	if c.sent.Header == nil {
-		c.sent.Header = http.Header{}
+	x.sent = r.Clone(r.Context())
+	x.sent.Body, x.sent.GetBody = nil, nil
+	x.sent.Trailer = r.Trailer // a streamed body fills the caller's trailer
+	if x.sent.Header == nil {
+		x.sent.Header = http.Header{}
 	}
-	if err := t.setKey(c, header, now); err != nil {
+	if err := t.setKey(x, header, now); err != nil {
 		return nil, err
 	}
-	if at, ok := semel.KeyTime(c.key); ok {
+	if at, ok := semel.KeyTime(x.key); ok {
 		if age := now.Sub(at); age > retention {
 			return nil, fmt.Errorf("%w: its own time is %v ago and Retention is %v, so the server may have forgotten it and run the operation again; find out what became of it, and use a new key for a new operation", semel.ErrExpired, age.Round(time.Second), retention)
 		}
-		if end := at.Add(retention); end.Before(c.deadline) {
-			c.deadline = end
+		if end := at.Add(retention); end.Before(x.deadline) {
+			x.deadline = end
 		}
 	}
-	return c, nil
+	return x, nil
 }
 
 // setKey finds or makes the key.
-func (t *Transport) setKey(c *call, header string, now time.Time) error {
-	lines := headerLines(c.r.Header, header)
+func (t *Transport) setKey(x *exchange, header string, now time.Time) error {
+	lines := headerLines(x.r.Header, header)
 	if len(lines) > 0 {
 		id, err := ParseKey(lines)
-		c.key = id
+		x.key = id
 		return err
 	}
-	if c.r.Response != nil && c.r.Response.Request != nil {
+	if x.r.Response != nil && x.r.Response.Request != nil {
 		// http.Client redirects the caller's request, which has no key: without this
 		// the one operation would go on under a second key.
-		lines = headerLines(c.r.Response.Request.Header, header)
+		lines = headerLines(x.r.Response.Request.Header, header)
 	}
 	switch {
 	case len(lines) > 0:
@@ -175,49 +172,49 @@ func (t *Transport) setKey(c *call, header string, now time.Time) error {
 		if err != nil {
 			return err
 		}
-		c.key = id
+		x.key = id
 	case t.Key == nil:
-		c.key = t.keys.next(now)
+		x.key = t.keys.next(now)
 	default:
-		asked := c.sent.Clone(c.sent.Context())
-		asked.Body = c.bodyForKey()
+		asked := x.sent.Clone(x.sent.Context())
+		asked.Body = x.bodyForKey()
 		id, err := t.Key(asked)
 		if err != nil {
 			return err
 		}
-		c.key = id
+		x.key = id
 	}
-	line, err := FormatKey(c.key)
-	c.sent.Header[header] = []string{line}
+	line, err := FormatKey(x.key)
+	x.sent.Header[header] = []string{line}
 	return err
 }
 
 // readBody reads the body, unless it is too long to be kept.
-func (c *call) readBody() error {
-	body := c.r.Body
+func (x *exchange) readBody() error {
+	body := x.r.Body
 	if body == nil || body == http.NoBody {
 		return nil
 	}
-	if c.r.ContentLength > c.maxBody {
-		c.rest = body
+	if x.r.ContentLength > x.maxBody {
+		x.rest = body
 		return nil
 	}
 	// A body whose sender is stuck does not hold up a cancelled request.
-	stop := contextClose(c.r.Context(), body)
-	b, err := io.ReadAll(io.LimitReader(body, c.maxBody+1))
+	stop := contextClose(x.r.Context(), body)
+	b, err := io.ReadAll(io.LimitReader(body, x.maxBody+1))
 	if !stop() {
-		return c.r.Context().Err()
+		return x.r.Context().Err()
 	}
 	switch {
 	case err != nil:
 		return fmt.Errorf("semelhttp: the request's body cannot be read: %w", err)
-	case int64(len(b)) > c.maxBody:
-		c.rest = joinedBody{io.MultiReader(strings.NewReader(string(b)), body), body}
+	case int64(len(b)) > x.maxBody:
+		x.rest = &rereadBody{io.MultiReader(bytes.NewReader(b), body), body}
 		return nil
-	case c.r.ContentLength > 0 && int64(len(b)) != c.r.ContentLength:
-		return fmt.Errorf("semelhttp: the request's ContentLength is %d and its body has %d bytes", c.r.ContentLength, len(b))
+	case x.r.ContentLength > 0 && int64(len(b)) != x.r.ContentLength:
+		return fmt.Errorf("semelhttp: the request's ContentLength is %d and its body has %d bytes", x.r.ContentLength, len(b))
 	}
-	c.body = b
+	x.body = b
 	return body.Close()
 }
 
