@@ -77,10 +77,12 @@ func (e *env) judged(swaps []semel.Swap, out []semel.Swapped, held map[int]semel
 		e.written(swaps[i].Old, swaps[i].Next, s.Reading)
 		written = append(written, s.Reading.Record)
 	}
+	last := map[semel.Digest]semel.Record{}
 	for _, r := range written {
-		if e.get(r.Digest).Record.Version == r.Version { // not overwritten later in the same batch
-			e.holds(r)
-		}
+		last[r.Digest] = r
+	}
+	for _, r := range last {
+		e.holds(r)
 	}
 	return written
 }

@@ -76,6 +76,7 @@ func (e *env) list(f semel.Filter) []semel.Record {
 func (e *env) lists(f semel.Filter, want ...semel.Record) {
 	e.Helper()
 	got := e.list(f)
+	want = slices.Clone(want)
 	slices.SortFunc(want, func(a, b semel.Record) int { return bytes.Compare(a.Digest[:], b.Digest[:]) })
 	if len(got) != len(want) {
 		e.Fatalf("List %+v gave %d records, want %d", f, len(got), len(want))

@@ -123,6 +123,9 @@ func (e *env) increment(d semel.Digest, n int) error {
 		if err != nil && !errors.Is(err, semel.ErrConflict) {
 			return err
 		}
+		if e.ctx.Err() != nil {
+			return fmt.Errorf("%d increments to go: %w", n, context.Cause(e.ctx))
+		}
 		next := r.Record
 		next.Attempt++
 		next.Nonce = e.nonce()
@@ -169,7 +172,7 @@ func raceVersions(e *env) {
 	var mu sync.Mutex
 	e.together(writers, func(int) error {
 		r := semel.Reading{Record: first}
-		for won := 0; won < each; {
+		for won := 0; won < each && e.ctx.Err() == nil; {
 			next := r.Record
 			next.Attempt++
 			next.Nonce = e.nonce()
@@ -185,7 +188,7 @@ func raceVersions(e *env) {
 				return err
 			}
 		}
-		return nil
+		return e.ctx.Err()
 	})
 	for i := 1; i < len(versions); i++ {
 		if versions[i].Compare(versions[i-1]) <= 0 {
