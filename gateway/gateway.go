@@ -1,0 +1,120 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httputil"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/semelhq/semel/semelhttp"
+)
+
+// Gateway is a reverse proxy that guards what it passes on. It is an
+// http.Handler, safe for concurrent use.
+type Gateway struct {
+	config   Config
+	log      *slog.Logger
+	sender   *sender
+	safe     map[time.Duration]*http.Transport // by silence
+	routes   []route
+	draining atomic.Bool
+}
+
+// route is a Route, composed.
+type route struct {
+	pattern
+	handler *semelhttp.Handler
+}
+
+// New composes a gateway. Its errors name the route and what to set.
+func New(c Config) (*Gateway, error) {
+	c, err := c.filled()
+	if err != nil {
+		return nil, err
+	}
+	g := &Gateway{
+		config: c,
+		log:    c.Logger,
+		sender: &sender{pool: newPool(c.Upstream)},
+		safe:   make(map[time.Duration]*http.Transport),
+	}
+	buffers := new(buffers)
+	var wrong []error
+	for _, r := range c.Routes {
+		composed, err := g.compose(r, buffers)
+		if err != nil {
+			wrong = append(wrong, fmt.Errorf("gateway: route %q: %w", r.Match, err))
+		}
+		g.routes = append(g.routes, composed)
+	}
+	return g, errors.Join(wrong...)
+}
+
+func (g *Gateway) compose(r Route, buffers *buffers) (route, error) {
+	p, err := parsePattern(r.Match)
+	if err != nil {
+		return route{}, err
+	}
+	if p.methods != nil {
+		r.Options.Methods = p.methods
+	}
+	if r.Options.Panicked == nil {
+		r.Options.Panicked = g.panicked
+	}
+	proxy := &httputil.ReverseProxy{
+		Rewrite:      g.rewrite,
+		Transport:    g.transport(max(0, r.Silence), guardedMethods(r.Options)),
+		BufferPool:   buffers,
+		ErrorHandler: g.failed,
+		ErrorLog:     slog.NewLogLogger(g.log.Handler(), slog.LevelDebug),
+	}
+	h, err := semelhttp.NewHandler(g.config.Guard, proxy, r.Options)
+	return route{p, h}, err
+}
+
+func guardedMethods(o semelhttp.Options) []string {
+	if len(o.Methods) == 0 {
+		return []string{http.MethodPost, http.MethodPatch}
+	}
+	return o.Methods
+}
+
+// ServeHTTP is part of http.Handler.
+func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodConnect {
+		http.Error(w, "the gateway opens no tunnels", http.StatusMethodNotAllowed)
+		return
+	}
+	path := cleaned(r.URL.Path)
+	for i := range g.routes {
+		if g.routes[i].matches(r.Method, path) {
+			g.routes[i].handler.ServeHTTP(w, r)
+			return
+		}
+	}
+	http.NotFound(w, r) // cannot be: the last route matches every path
+}
+
+// rewrite aims a request at the upstream.
+func (g *Gateway) rewrite(p *httputil.ProxyRequest) {
+	p.SetURL(g.config.Upstream)
+	p.Out.Host = p.In.Host
+	if g.config.UpstreamHost != "" {
+		p.Out.Host = g.config.UpstreamHost
+	}
+	if !g.config.TrustForwarded {
+		p.SetXForwarded()
+		return
+	}
+	p.Out.Header["X-Forwarded-For"] = p.In.Header["X-Forwarded-For"]
+	p.SetXForwarded()
+	for _, name := range [...]string{"X-Forwarded-Host", "X-Forwarded-Proto", "Forwarded"} {
+		if lines := p.In.Header[name]; len(lines) > 0 {
+			p.Out.Header[name] = slices.Clone(lines)
+		}
+	}
+}

@@ -1,0 +1,157 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/semelhq/semel"
+)
+
+const (
+	readHeaderTimeout = 10 * time.Second
+	idleTimeout       = 2 * time.Minute
+	maxHeader         = 64 << 10 // bytes of a request's head
+	sweepEvery        = time.Minute
+	sweepBatch        = 500
+	readyWithin       = time.Second
+)
+
+// Serve serves the listener public, and admin if it is not nil, until ctx ends.
+// Then it drains: /readyz answers 503, no more connections are taken, and
+// running requests and their results are waited for. It closes the listeners,
+// the guard and the connections to the upstream before it returns.
+//
+// The error is nil if everything that was accepted was brought to its end.
+func (g *Gateway) Serve(ctx context.Context, public, admin net.Listener) error {
+	errorLog := slog.NewLogLogger(g.log.Handler(), slog.LevelDebug)
+	server := &http.Server{
+		Handler: g, ErrorLog: errorLog, ReadHeaderTimeout: readHeaderTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+	}
+	aside := &http.Server{
+		Handler: g.Admin(), ErrorLog: errorLog, ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readHeaderTimeout, MaxHeaderBytes: maxHeader,
+	}
+	failed := make(chan error, 2)
+	var running sync.WaitGroup
+	running.Go(func() { failed <- server.Serve(public) })
+	if admin != nil {
+		running.Go(func() { failed <- aside.Serve(admin) })
+	}
+	sweeping, stop := context.WithCancel(context.WithoutCancel(ctx))
+	running.Go(func() { g.sweep(sweeping) })
+
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+		err = fmt.Errorf("gateway: cannot accept connections: %w", err)
+	}
+	err = errors.Join(err, g.drain(ctx, server))
+	stop()
+	// Whoever watches /readyz can do so until the end.
+	_ = aside.Close()
+	running.Wait()
+	g.sender.pool.close()
+	for _, t := range g.safe {
+		t.CloseIdleConnections()
+	}
+	return err
+}
+
+// drain waits for what runs, and then breaks it off.
+func (g *Gateway) drain(ctx context.Context, server *http.Server) error {
+	g.draining.Store(true)
+	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.config.Drain)
+	defer cancel()
+	err := server.Shutdown(limit)
+	if err == nil {
+		// Only what clients no longer wait for can still run.
+		err = g.config.Guard.Close(limit)
+	} else {
+		_ = server.Close()
+		past, cancel := context.WithCancel(limit)
+		cancel()
+		_ = g.config.Guard.Close(past) // it takes nothing new
+	}
+	if err != nil {
+		return fmt.Errorf("gateway: requests were still running %v after the stop; once their leases end, their keys are in doubt: %w", g.config.Drain, err)
+	}
+	return nil
+}
+
+// sweep lets the store forget what has expired, a little at a time.
+func (g *Gateway) sweep(ctx context.Context) {
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	sweeper, can := semel.As[semel.Sweeper](g.config.Guard.Store())
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		g.sender.pool.trim()
+		for n := sweepBatch; can && n == sweepBatch && ctx.Err() == nil; {
+			var err error
+			if n, err = sweeper.Sweep(ctx, sweepBatch); err != nil && ctx.Err() == nil {
+				g.log.Warn("expired records could not be swept; they are tried again in a minute", "error", err)
+				break
+			}
+		}
+	}
+}
+
+// Admin gives GET /healthz, which answers as long as the process runs, and GET
+// /readyz, which answers 200 if the gateway takes requests: its store answers
+// within a second, and it is not draining. It does not ask the upstream: whether
+// that is there is for the clients to see. Keep it from strangers.
+func (g *Gateway) Admin() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		tell(w, http.StatusOK, "ok")
+	})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+		if g.draining.Load() {
+			tell(w, http.StatusServiceUnavailable, "draining")
+			return
+		}
+		ctx, cancel := context.WithTimeout(r.Context(), readyWithin)
+		defer cancel()
+		if err := g.ask(ctx); err != nil {
+			g.log.Warn("not ready: the store does not answer", "error", err)
+			tell(w, http.StatusServiceUnavailable, "the store does not answer")
+			return
+		}
+		tell(w, http.StatusOK, "ready")
+	})
+	return mux
+}
+
+// ask reads from the store, and does not wait longer than ctx even if the store
+// does.
+func (g *Gateway) ask(ctx context.Context) error {
+	answered := make(chan error, 1)
+	go func() {
+		_, err := g.config.Guard.Store().Get(ctx, semel.Digest{})
+		answered <- err
+	}()
+	select {
+	case err := <-answered:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func tell(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(map[string]string{"status": text})
+}
