@@ -96,6 +96,9 @@ func (g *Guard) Begin(ctx context.Context, ask Ask) (*Claim, Verdict, error) {
 }
 
 func (g *Guard) begin(ctx context.Context, ask Ask) (*Claim, Verdict, error) {
+	if ctx.Err() != nil { // whoever asked has left, and nothing has begun
+		return nil, Verdict{}, context.Cause(ctx)
+	}
 	if ask.Policy == nil {
 		p, err := Policy{}.Filled()
 		if err != nil {
