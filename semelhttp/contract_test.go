@@ -15,6 +15,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/semelhq/semel"
 	"github.com/semelhq/semel/semelhttp"
@@ -363,6 +364,47 @@ func TestDamagedResultIsInDoubt(t *testing.T) {
 		records[0].Version = read.Record.Version
 		if w := ask(); w.Code != 409 || !strings.Contains(w.Body.String(), "outcome-unknown") || runs.Load() != 1 {
 			t.Errorf("%v: got %d %s after %d runs", damaged, w.Code, w.Body, runs.Load())
+		}
+	}
+}
+
+func TestStreamIsCompleteOnlyOnceItIsRecorded(t *testing.T) {
+	for name, handler := range map[string]http.HandlerFunc{
+		"with a length": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "6")
+			io.WriteString(w, "abc")
+			w.(http.Flusher).Flush()
+			io.WriteString(w, "def")
+		},
+		"in chunks": func(w http.ResponseWriter, _ *http.Request) {
+			io.WriteString(w, "abc")
+			w.(http.Flusher).Flush()
+			io.WriteString(w, "def")
+		},
+	} {
+		for _, fail := range []bool{false, true} {
+			store := &failingStore{Store: memory.New(memory.Options{})}
+			h, err := semelhttp.NewHandler(newGuard(t, store), handler, semelhttp.Options{
+				Scope:  semelhttp.SharedScope(),
+				Policy: semel.Policy{Lease: 50 * time.Millisecond, FinishWithin: time.Millisecond},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := httptest.NewServer(h)
+			store.fail.Store(fail)
+			r, _ := http.NewRequest("POST", s.URL, http.NoBody)
+			r.Header.Set("Idempotency-Key", "k")
+			resp, err := http.DefaultClient.Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b, err := io.ReadAll(resp.Body)
+			resp.Body.Close()
+			if complete := err == nil && string(b) == "abcdef"; complete == fail {
+				t.Errorf("%s, store fails %v: the client read %q, %v", name, fail, b, err)
+			}
+			s.Close()
 		}
 	}
 }
