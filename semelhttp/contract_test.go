@@ -375,6 +375,7 @@ func TestStreamIsCompleteOnlyOnceItIsRecorded(t *testing.T) {
 			io.WriteString(w, "abc")
 			w.(http.Flusher).Flush()
 			io.WriteString(w, "def")
+			w.(http.Flusher).Flush()
 		},
 		"in chunks": func(w http.ResponseWriter, _ *http.Request) {
 			io.WriteString(w, "abc")
