@@ -49,6 +49,7 @@ loopback interface only and leaves nothing behind.`,
 	f.Uint64Var(&o.Seed, "seed", 0, "draw payments, copies, kills and losses from `N`; how they interleave stays open (default: a new one each time)")
 	f.IntVar(&o.Payments, "payments", o.Payments, "ask for `N` payments, or for what a slow machine gets done of them in the time")
 	f.DurationVar(&o.Storm, "storm", o.Storm, "keep the storm up for `TIME`, 2s to 20s")
+	f.BoolP("help", "h", false, "show this")
 	c.DisableFlagsInUseLine = true
 	return c
 }
@@ -64,9 +65,10 @@ func runDemo(o demo.Options) error {
 	if o.Binary, err = os.Executable(); err != nil {
 		return fmt.Errorf("the demo starts this program as the gateway, and cannot find it: %w", err)
 	}
-	// SIGPIPE: whoever reads the output has left, which must not leave the gateway
-	// and its directory behind.
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
+	// Whoever reads the output may leave: then the demo ends in good order, and
+	// not by a signal that leaves its directory behind.
+	signal.Ignore(syscall.SIGPIPE)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	defer context.AfterFunc(ctx, stop)() // a second Ctrl-C does not wait
 	report, err := demo.Run(ctx, o)

@@ -147,21 +147,23 @@ func (r *Report) writeJSON(w io.Writer) error {
 func (g *gateway) inDoubt(ctx context.Context) ([]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	command := g.command(ctx, "list", "--store", g.store(), "--state", "in-doubt", "--json")
+	command := g.command(ctx, "list", "--store", g.store(), "--state", "in-doubt", "--limit", "10000", "--json")
 	var complaint strings.Builder
 	command.Stderr = &complaint
 	out, err := command.Output()
 	if err != nil {
 		return nil, fmt.Errorf("semel list --state in-doubt: %w: %s", err, strings.TrimSpace(complaint.String()))
 	}
-	var records []struct {
-		Key string `json:"key"`
+	var list struct {
+		Records []struct {
+			Key string `json:"key"`
+		} `json:"records"`
 	}
-	if err := json.Unmarshal(out, &records); err != nil {
+	if err := json.Unmarshal(out, &list); err != nil {
 		return nil, fmt.Errorf("semel list --state in-doubt --json: %w", err)
 	}
 	keys := []string{}
-	for _, r := range records {
+	for _, r := range list.Records {
 		keys = append(keys, r.Key)
 	}
 	return keys, nil

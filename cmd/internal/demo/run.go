@@ -70,7 +70,9 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 	if o.Storm == 0 {
 		o.Storm = 15 * time.Second
 	}
-	b := &bench{options: o, began: time.Now(), screen: newScreen(o.Out, o.Environ)}
+	ctx, lost := context.WithCancelCause(ctx)
+	defer lost(nil)
+	b := &bench{options: o, began: time.Now(), screen: newScreen(o.Out, o.Environ, lost)}
 	defer func() { err = errors.Join(err, b.close()) }()
 	within, cancel := context.WithTimeoutCause(ctx, deadline, errors.New("the demo's own deadline"))
 	defer cancel()
@@ -81,8 +83,8 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 	if err := b.play(within); err != nil && within.Err() == nil {
 		return nil, err
 	}
-	if err := ctx.Err(); err != nil {
-		return nil, err
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
 	}
 	report, err = b.report(ctx)
 	if err != nil {
@@ -92,10 +94,10 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 		return report, report.writeJSON(o.JSON)
 	}
 	b.screen.report(report, o)
-	if !o.Exit && !o.Bypass {
-		err = b.stay(ctx)
+	if o.Exit || o.Bypass {
+		return report, context.Cause(ctx) // nobody may have read it
 	}
-	return report, err
+	return report, b.stay(ctx)
 }
 
 // setUp starts the ledger, the payment API, the gateway and the network.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -116,5 +117,23 @@ func TestPlan(t *testing.T) {
 		if o.at <= 0 || o.at+o.down > 10*time.Second {
 			t.Errorf("outage %d: %+v does not lie within the storm", i, o)
 		}
+	}
+}
+
+// closedPipe is an output whose reader has left after some lines.
+type closedPipe struct{ lines int }
+
+func (c *closedPipe) Write(b []byte) (int, error) {
+	if c.lines--; c.lines < 0 {
+		return 0, errors.New("broken pipe")
+	}
+	return len(b), nil
+}
+
+func TestOutputWithoutReaderEndsTheRun(t *testing.T) {
+	began := time.Now()
+	_, err := Run(context.Background(), Options{Seed: 4, Storm: 15 * time.Second, Bypass: true, Out: &closedPipe{lines: 8}})
+	if err == nil || !strings.Contains(err.Error(), "broken pipe") || time.Since(began) > 8*time.Second {
+		t.Errorf("got %v after %v, want an end that names the pipe", err, time.Since(began))
 	}
 }

@@ -41,8 +41,9 @@ func (b *bench) snapshot() snapshot {
 // screen shows a run: a panel that is redrawn on a terminal, a line per second
 // elsewhere. Nothing is told by a colour alone.
 type screen struct {
-	raw   io.Writer // for moving the cursor
-	out   io.Writer // drops the colours that cannot be shown
+	raw   io.Writer   // for moving the cursor
+	out   io.Writer   // drops the colours that cannot be shown
+	lost  func(error) // called when nothing can be shown any more
 	live  bool
 	width int
 
@@ -64,8 +65,8 @@ const (
 	maxWidth   = 100
 )
 
-func newScreen(out io.Writer, environ []string) *screen {
-	s := &screen{raw: out, out: colorprofile.NewWriter(out, environ), width: 80, lastAt: time.Now()}
+func newScreen(out io.Writer, environ []string, lost func(error)) *screen {
+	s := &screen{raw: out, out: colorprofile.NewWriter(out, environ), lost: lost, width: 80, lastAt: time.Now()}
 	file, ok := out.(*os.File)
 	if !ok || !term.IsTerminal(file.Fd()) || slices.Contains(environ, "TERM=dumb") {
 		return s
@@ -95,7 +96,13 @@ func odd(text string) string {
 
 func (s *screen) println(lines ...string) {
 	for _, line := range lines {
-		fmt.Fprintln(s.out, strings.TrimRight(line, " "))
+		s.write(s.out, strings.TrimRight(line, " ")+"\n")
+	}
+}
+
+func (s *screen) write(w io.Writer, text string) {
+	if _, err := io.WriteString(w, text); err != nil {
+		s.lost(fmt.Errorf("the output has no reader: %w", err))
 	}
 }
 
@@ -132,7 +139,7 @@ func (s *screen) follow(take func() snapshot) (stop func()) {
 	every := plainEvery
 	if s.live {
 		every = redraw
-		fmt.Fprint(s.raw, ansi.HideCursor)
+		s.write(s.raw, ansi.HideCursor)
 	}
 	go func() {
 		defer close(s.ended)
@@ -143,7 +150,7 @@ func (s *screen) follow(take func() snapshot) (stop func()) {
 			case <-ticker.C:
 				s.show(take())
 			case <-s.stopped:
-				s.phase("done", 0)
+				s.phase("ended", 0)
 				s.show(take())
 				return
 			}
@@ -156,7 +163,7 @@ func (s *screen) follow(take func() snapshot) (stop func()) {
 // close leaves the terminal as it was.
 func (s *screen) close() {
 	if s.live {
-		fmt.Fprint(s.raw, ansi.ShowCursor)
+		s.write(s.raw, ansi.ShowCursor)
 	}
 }
 
@@ -173,11 +180,11 @@ func (s *screen) show(now snapshot) {
 	}
 	panel := s.panel(now)
 	if s.drawn > 0 {
-		fmt.Fprint(s.raw, ansi.CursorUp(s.drawn))
+		s.write(s.raw, ansi.CursorUp(s.drawn))
 	}
 	for _, line := range panel {
-		fmt.Fprint(s.out, ansi.Truncate(line, s.width, "…"))
-		fmt.Fprint(s.raw, ansi.EraseLineRight+"\r\n")
+		s.write(s.out, ansi.Truncate(line, s.width, "…"))
+		s.write(s.raw, ansi.EraseLineRight+"\r\n")
 	}
 	s.drawn = len(panel)
 }

@@ -27,7 +27,7 @@ func (b *bench) stay(ctx context.Context) error {
 	defer b.ledger.follow(nil)
 	select {
 	case <-ctx.Done():
-		return nil
+		return nil // Ctrl-C is how it is meant to end
 	case <-b.gateway.process.Ended():
 		return fmt.Errorf("the gateway ended by itself: %v\n%s", b.gateway.process.Err(), tail(b.gateway.log(), 0))
 	}
