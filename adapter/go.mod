@@ -4,6 +4,8 @@ go 1.26.0
 
 require github.com/semelhq/semel v0.0.0
 
+require github.com/go-json-experiment/json v0.0.0-20260820222146-c27c302e5fc3
+
 require (
 	github.com/dustin/go-humanize v1.0.1 // indirect
 	github.com/google/uuid v1.6.0 // indirect
