@@ -28,16 +28,22 @@ type counts struct {
 // report is what the check came to.
 type report struct {
 	counts
-	done, inDoubt  int // operations
-	unrun          int // of those in doubt, without an object
-	answers        int // definitive ones
-	mismatches     int // another body that was refused
-	findings       []string
-	operationCount int
+	done, inDoubt int      // operations
+	unrun         int      // of those in doubt, without an object
+	answers       int      // definitive ones
+	mismatches    int      // another body that was refused
+	findings      []string // the first of them
+	operations    int
 }
+
+// maxFindings are enough to see what is wrong.
+const maxFindings = 20
 
 func (r *report) find(count *int, format string, args ...any) {
 	*count++
+	if len(r.findings) == maxFindings {
+		return
+	}
 	r.findings = append(r.findings, fmt.Sprintf(format, args...))
 }
 
@@ -46,7 +52,7 @@ func (r *report) find(count *int, format string, args ...any) {
 func (r *report) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d operations: %d done, %d in doubt (%d of them never ran); %d definitive answers, %d other bodies refused\n",
-		r.operationCount, r.done, r.inDoubt, r.unrun, r.answers, r.mismatches)
+		r.operations, r.done, r.inDoubt, r.unrun, r.answers, r.mismatches)
 	line := func(name string, n, of int) {
 		if n == 0 && of > 0 {
 			fmt.Fprintf(&b, "  %-10s 0 of %d (95 %%: <= %.2g)\n", name, of, min(1, 3/float64(of)))
@@ -54,13 +60,13 @@ func (r *report) String() string {
 			fmt.Fprintf(&b, "  %-10s %d of %d\n", name, n, of)
 		}
 	}
-	line("DOUBLE", r.double, r.operationCount)
+	line("DOUBLE", r.double, r.operations)
 	line("LOST", r.lost, r.done)
 	line("SWALLOWED", r.swallowed, r.done)
 	line("FLIP", r.flip, r.answers)
 	line("LEAK", r.leak, r.answers)
-	line("STUCK", r.stuck, r.operationCount)
-	line("SILENT", r.silent, r.operationCount)
+	line("STUCK", r.stuck, r.operations)
+	line("SILENT", r.silent, r.operations)
 	line("unlisted", r.unlisted, r.inDoubt)
 	line("unmarked", r.unmarked, r.answers)
 	line("forged", r.forged, r.mismatches+r.forged)
@@ -70,7 +76,7 @@ func (r *report) String() string {
 
 // check compares the three sources.
 func check(ops []operation, answers []answer, held []record, inDoubt []listed) *report {
-	r := &report{operationCount: len(ops)}
+	r := &report{operations: len(ops)}
 	objects := make(map[string][]record)
 	for _, o := range held {
 		objects[o.Op] = append(objects[o.Op], o)

@@ -55,7 +55,7 @@ func (j *journal) isSettled(op int) bool {
 	return j.settled[op]
 }
 
-// read says what a response means. The body is the whole body.
+// read says what a response means. Its body can be read again.
 func read(resp *http.Response, body []byte) answer {
 	a := answer{replayed: resp.Header.Get("Idempotent-Replayed") == "true"}
 	a.seen = resp.Status

@@ -1,6 +1,7 @@
 package pocketbase
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"math/rand/v2"
@@ -44,7 +45,7 @@ func (s *storm) ask(ctx context.Context, what send) answer {
 	}
 	r.ContentLength = int64(len(body))
 	r.Header.Set("Content-Type", "application/json")
-	r.Header.Set("Authorization", "Bearer "+o.tenant)
+	r.Header.Set("Authorization", authorization(o.tenant))
 	r.Header.Set("Idempotency-Key", `"`+o.key+`"`)
 	a := answer{sent: time.Now()}
 	s.sent.Add(1)
@@ -52,6 +53,7 @@ func (s *storm) ask(ctx context.Context, what send) answer {
 		content, err := io.ReadAll(resp.Body)
 		_ = resp.Body.Close()
 		if err == nil { // an answer that was cut is none
+			resp.Body = io.NopCloser(bytes.NewReader(content))
 			sent := a.sent
 			a = read(resp, content)
 			a.sent = sent
@@ -61,6 +63,8 @@ func (s *storm) ask(ctx context.Context, what send) answer {
 	s.journal.add(a)
 	return a
 }
+
+func authorization(tenant string) string { return "Bearer " + tenant }
 
 // run sends the plan's requests, many at a time. A client that gets no answer
 // pauses, longer and longer, as clients do. Another body is sent only once the

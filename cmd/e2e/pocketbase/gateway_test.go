@@ -1,0 +1,204 @@
+package pocketbase
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/semelhq/semel/cmd/e2e/internal/program"
+	"github.com/semelhq/semel/cmd/internal/lossy"
+	"github.com/semelhq/semel/semelhttp"
+)
+
+// gateway is `semel gateway` as a process that can be killed and started again
+// on the same file and port.
+type gateway struct {
+	binary    string
+	arguments []string
+	address   string
+	store     string
+	process   *program.Process
+}
+
+func startGateway(t *testing.T, upstream string) *gateway {
+	t.Helper()
+	binary, err := semel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	address, err := program.Address()
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := &gateway{binary: binary, address: address, store: "sqlite:" + filepath.Join(t.TempDir(), "semel.db")}
+	g.arguments = []string{
+		"gateway", "--upstream", "http://" + upstream, "--listen", address, "--store", g.store,
+		"--lease", "1s", "--wait", "2s", "--require", "--log-format", "json", "--log-level", "error",
+	}
+	if err := g.start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { g.process.Kill() })
+	return g
+}
+
+func (g *gateway) start() error {
+	var err error
+	if g.process, err = program.Start(exec.Command(g.binary, g.arguments...)); err != nil {
+		return err
+	}
+	return g.process.Serving(g.address, time.Minute)
+}
+
+// inDoubt gives what `semel list --state in-doubt` prints about the store.
+func (g *gateway) inDoubt(ctx context.Context) ([]listed, error) {
+	command := exec.CommandContext(ctx, g.binary, "list", "--state", "in-doubt", "--json", "--limit", "1000", "--store", g.store)
+	out, err := command.Output()
+	if err != nil {
+		return nil, fmt.Errorf("semel list: %w: %s", err, out)
+	}
+	var list struct {
+		Records []struct{ Key, Scope, State string }
+		Next    string
+	}
+	if err := json.Unmarshal(out, &list); err != nil || list.Next != "" {
+		return nil, fmt.Errorf("semel list printed %.1000q: %w", out, err)
+	}
+	var all []listed
+	for _, line := range list.Records {
+		l := listed{key: line.Key}
+		for _, tenant := range tenants {
+			scope, err := scopeOf(tenant)
+			if err != nil {
+				return nil, err
+			}
+			if strings.HasPrefix(line.Scope, scope) {
+				l.tenant = tenant
+			}
+		}
+		if line.State != "in-doubt" {
+			return nil, fmt.Errorf("semel list --state in-doubt printed %+v", line)
+		}
+		all = append(all, l)
+	}
+	return all, nil
+}
+
+// scopeOf gives the name under which the gateway knows a tenant.
+func scopeOf(tenant string) (string, error) {
+	r := &http.Request{Header: http.Header{"Authorization": {authorization(tenant)}}}
+	return semelhttp.HeaderScope("Authorization")(r)
+}
+
+// inside is the network between the gateway and the application. It is slow now
+// and then, so that operations are running when the gateway is killed.
+func inside() lossy.Faults {
+	return lossy.Faults{RequestLost: 0.02, AnswerLost: 0.03, AnswerCut: 0.01, Delayed: 0.5, MaxDelay: 60 * time.Millisecond}
+}
+
+// kills is how often the gateway is killed.
+const kills = 10
+
+// TestRetryStorm is the claim: 200 operations, each sent 5 to 50 times, lossy
+// networks before and behind a gateway that is killed ten times.
+func TestRetryStorm(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	defer cancel()
+	t.Logf("seed %d", *seed)
+	source := rand.New(rand.NewPCG(*seed, 1))
+	app := startApp(t)
+	behind := network(t, app.address, *seed+1, inside())
+	g := startGateway(t, behind.Addr())
+	before := network(t, g.address, *seed, outside())
+	s := newStorm(t, newOperations(source, 200, 50), before.Addr())
+
+	sends := plan(source, s.ops)
+	moments := make([]int64, kills) // one in each tenth of the storm
+	for i := range moments {
+		moments[i] = int64((float64(i) + source.Float64()) * float64(len(sends)) * 0.95 / kills)
+	}
+	over := make(chan struct{})
+	killed := make(chan error, 1)
+	go func() { killed <- g.killAt(s, moments, over) }()
+	s.run(ctx, sends, 32, *seed)
+	close(over)
+	if err := <-killed; err != nil {
+		t.Fatal("killing and starting the gateway:", err)
+	}
+	s.settleAll(ctx)
+	if err := before.SetFaults(lossy.Faults{}); err != nil {
+		t.Fatal(err)
+	}
+	s.settleAll(ctx) // and nothing is in the way of the last answers
+
+	listedAlive, err := g.inDoubt(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code, err := g.process.Terminate(time.Minute); code != 0 || err != nil {
+		t.Errorf("the gateway was asked to end: exit code %d, %v; it wrote:\n%s", code, err, g.process.Output())
+	}
+	held, err := app.records(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inDoubt, err := g.inDoubt(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := check(s.ops, s.journal.answers, held, inDoubt)
+	t.Logf("%d requests sent, %d of them or of their answers lost before the gateway and %d behind it, %d found it dead; killed %d times\n%s",
+		s.sent.Load(), before.Counts().Lost(), behind.Counts().Lost(), before.Counts().Refused, kills, r)
+	judge(t, r, before, behind)
+	if len(listedAlive) != len(inDoubt) {
+		t.Errorf("with the gateway running %d are listed as in doubt, and %d after its end", len(listedAlive), len(inDoubt))
+	}
+}
+
+// judge fails the test for what the report found, and for a storm that proves
+// nothing.
+func judge(t *testing.T, r *report, before, behind *lossy.Proxy) {
+	t.Helper()
+	if r.counts != (counts{}) {
+		t.Errorf("repeat the plan with -seed %d; found:\n%s", *seed, strings.Join(r.findings, "\n"))
+	}
+	if r.inDoubt == 0 || r.done < r.operations/2 || r.mismatches < r.operations {
+		t.Errorf("the storm proves too little: %d done, %d in doubt, %d other bodies refused", r.done, r.inDoubt, r.mismatches)
+	}
+	for _, fault := range [...]lossy.Fault{lossy.RequestLost, lossy.RequestCut, lossy.AnswerLost, lossy.AnswerCut, lossy.HangUp} {
+		if before.Counts().Happened[fault] == 0 {
+			t.Errorf("before the gateway, %v never happened", fault)
+		}
+	}
+	if behind.Counts().Lost() == 0 {
+		t.Error("behind the gateway nothing was lost")
+	}
+}
+
+// killAt kills the gateway whenever so many requests were sent, and starts it
+// again. Moments that the storm did not reach come at its end.
+func (g *gateway) killAt(s *storm, moments []int64, over <-chan struct{}) error {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for _, moment := range moments {
+		for waiting := true; waiting && s.sent.Load() < moment; {
+			select {
+			case <-tick.C:
+			case <-over:
+				waiting = false
+			}
+		}
+		g.process.Kill()
+		if err := g.start(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
