@@ -325,8 +325,9 @@ func (a *Attempt) Disown(now time.Time) Move {
 
 func (a *Attempt) disownReply(now time.Time, r Reading, err error) Move {
 	switch {
-	case err == nil && r.Record.Nonce == a.next.Nonce && r.Record.State == Pending:
-		a.held, a.phase = r.Record, holding
+	case err == nil && r.Record.State == Pending && (r.Record.Nonce == a.next.Nonce || r.Record.Version == a.held.Version):
+		// Our claim, or an earlier one of ours that it was to go over, and may yet.
+		a.unsure, a.held, a.phase = a.next.Nonce, r.Record, holding
 		return a.Finish(now, Ending{State: Released})
 	case err == nil && (r.Record.Version.Compare(a.old) > 0 || a.tries >= disownLooks), !now.Before(a.giveUp):
 		// Another's write stands where ours would have had to land, or ours is lost.

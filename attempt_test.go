@@ -235,3 +235,43 @@ func TestClaimGivenUpIsTakenBack(t *testing.T) {
 		t.Errorf("got %v, want released", s.held.State)
 	}
 }
+
+// A grant that came too late is taken again over itself. If that is never
+// answered, the first one is still there and nobody runs it: it must not stay
+// until its key is in doubt. The second may land at any time.
+func TestLateGrantGivenUpIsTakenBack(t *testing.T) {
+	for _, lands := range []string{"never", "before the release", "after the release"} {
+		s := newScript(t, semel.Policy{Lease: time.Second, ClaimWithin: 2 * time.Second}, "k", noon())
+		s.begin()
+		r, err := s.land(s.move.Swap)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.now = s.now.Add(time.Second)
+		s.move = s.Reply(s.now, r, nil)
+		second := s.move.Swap
+		for s.move.Do != semel.Stop {
+			s.fails()
+			for s.move.Do == semel.Sleep {
+				s.sleeps()
+			}
+		}
+		s.move = s.Disown(s.now)
+		s.store() // shows the first claim
+		s.wants(semel.SwapRecord, "the first claim is released")
+		if lands == "before the release" {
+			if _, err := s.land(second); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for s.move.Do == semel.SwapRecord {
+			s.store()
+		}
+		if _, err := s.land(second); lands == "after the release" && !errors.Is(err, semel.ErrConflict) {
+			t.Error("the second claim landed on a released key")
+		}
+		if s.move.Do != semel.Stop || s.held.State != semel.Released {
+			t.Errorf("second claim lands %s: got %v, want released", lands, s.held.State)
+		}
+	}
+}
