@@ -24,7 +24,8 @@ type gateway struct {
 	binary   string
 	upstream string
 	dir      string
-	address  string // its door, host:port
+	flags    []string // added to the arguments
+	address  string   // its door, host:port
 	admin    string
 	process  *child.Process
 	starts   int
@@ -45,10 +46,10 @@ func (g *gateway) log() string { return filepath.Join(g.dir, "gateway.log") }
 // within seconds what a kill left behind; waiting is short, so that impatient
 // clients see 409 in-progress at all.
 func (g *gateway) arguments() []string {
-	return []string{
+	return append([]string{
 		"gateway", "--upstream", g.upstream, "--listen", g.address, "--admin", g.admin, "--store", g.store(),
 		"--scope", "header:Authorization", "--lease", lease.String(), "--wait", "250ms",
-	}
+	}, g.flags...)
 }
 
 // command is semel with arguments, in the demo's directory and without the

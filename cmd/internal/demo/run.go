@@ -36,6 +36,8 @@ type Options struct {
 	// Exit ends the run after the report. Otherwise everything stays up until ctx
 	// ends.
 	Exit bool
+	// flags are added to the gateway's, for the tests that make it a worse one.
+	flags []string
 }
 
 // deadline is when a run stops, whatever it has done by then, and counts what
@@ -114,7 +116,7 @@ func (b *bench) setUp(ctx context.Context) (err error) {
 	}
 	upstream := b.payments.address
 	if !o.Bypass {
-		b.gateway = &gateway{binary: o.Binary, upstream: "http://" + upstream, dir: b.dir}
+		b.gateway = &gateway{binary: o.Binary, upstream: "http://" + upstream, dir: b.dir, flags: o.flags}
 		if err := b.gateway.start(ctx); err != nil {
 			return err
 		}

@@ -5,8 +5,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-
-	"github.com/charmbracelet/x/ansi"
 )
 
 // report prints the final table.
@@ -85,7 +83,16 @@ func (s *screen) named(unknown []Unknown, ran bool) []string {
 	if more := len(names) - most; more > 0 {
 		text += fmt.Sprintf(", and %d more", more)
 	}
-	lines := strings.Split(ansi.Wordwrap(text, s.width-12, ""), "\n")
+	var lines []string
+	line := ""
+	for word := range strings.FieldsSeq(text) {
+		if line != "" && len(line)+1+len(word) > s.width-12 {
+			lines = append(lines, line)
+			line = ""
+		}
+		line = strings.TrimLeft(line+" "+word, " ")
+	}
+	lines = append(lines, line)
 	for i := range lines {
 		lines[i] = faint(strings.Repeat(" ", 11) + lines[i])
 	}
@@ -129,7 +136,7 @@ func explain(reason string) string {
 
 // zeros prints what must be zero, and what a zero is worth.
 func (s *screen) zeros(r *Report) {
-	s.title("Must be zero; and the most it can truly be (95 %, rule of three)")
+	s.title("Must be zero; behind a zero, the true rate is (95 %, rule of three)")
 	for _, z := range [...]struct {
 		n    int
 		name string
