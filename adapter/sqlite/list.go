@@ -30,7 +30,7 @@ func (s *Store) Sweep(ctx context.Context, limit int) (int, error) {
 	}
 	swept, skip := 0, 0
 	for swept < limit {
-		if err := ctx.Err(); err != nil {
+		if err := ended(ctx); err != nil {
 			return swept, err
 		}
 		want := min(limit-swept, sweepChunk)
@@ -79,6 +79,9 @@ func (f *file) sweepSome(limit, skip int) (deleted, damaged int, err error) {
 // on, about half a million a second. If records are damaged, the error is
 // semel.ErrDamaged and names them, and the list has the others.
 func (s *Store) List(ctx context.Context, filter semel.Filter) ([]semel.Record, error) {
+	if err := ended(ctx); err != nil {
+		return nil, err
+	}
 	f := s.file
 	r, err := f.borrow(ctx)
 	if err != nil {
@@ -135,6 +138,9 @@ func listArgs(filter *semel.Filter, now int64) []driver.Value {
 // every swap would pay for it: this reads through all of it, about a million
 // entries a second.
 func (s *Store) History(ctx context.Context, digest semel.Digest) ([]semel.Entry, error) {
+	if err := ended(ctx); err != nil {
+		return nil, err
+	}
 	f := s.file
 	r, err := f.borrow(ctx)
 	if err != nil {

@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/semelhq/semel"
@@ -67,6 +68,9 @@ var (
 // Get is part of semel.Store. It reads what is committed and waits for no
 // writer.
 func (s *Store) Get(ctx context.Context, digest semel.Digest) (semel.Reading, error) {
+	if err := ended(ctx); err != nil {
+		return semel.Reading{}, err
+	}
 	return s.file.Get(ctx, digest)
 }
 
@@ -79,6 +83,9 @@ func (s *Store) Get(ctx context.Context, digest semel.Digest) (semel.Reading, er
 func (s *Store) CompareAndSwap(ctx context.Context, old semel.Version, next semel.Record) (semel.Reading, error) {
 	if s.batch == nil {
 		return semel.Reading{}, errors.Join(semel.ErrRejected, errReadOnly)
+	}
+	if err := ended(ctx); err != nil {
+		return semel.Reading{}, err
 	}
 	if old.IsZero() && s.file.writing.Load() > 0 {
 		held, err := s.file.Get(ctx, next.Digest)
@@ -93,16 +100,28 @@ func (s *Store) CompareAndSwap(ctx context.Context, old semel.Version, next seme
 }
 
 // SwapMany is part of semel.Batcher: one transaction, past the batch that
-// collects single swaps. It does not follow ctx.
+// collects single swaps. Once it has begun it does not follow ctx.
 func (s *Store) SwapMany(ctx context.Context, swaps []semel.Swap) []semel.Swapped {
+	err := ended(ctx)
 	if s.batch == nil {
-		out := make([]semel.Swapped, len(swaps))
-		for i := range out {
-			out[i].Err = errors.Join(semel.ErrRejected, errReadOnly)
-		}
-		return out
+		err = errors.Join(semel.ErrRejected, errReadOnly)
 	}
-	return s.file.SwapMany(ctx, swaps)
+	if err == nil {
+		return s.file.SwapMany(ctx, swaps)
+	}
+	out := make([]semel.Swapped, len(swaps))
+	for i := range out {
+		out[i].Err = err
+	}
+	return out
+}
+
+// ended gives an error if ctx has ended before anything was done.
+func ended(ctx context.Context) error {
+	if ctx.Err() == nil {
+		return nil
+	}
+	return fmt.Errorf("sqlite: nothing was done: %w", context.Cause(ctx))
 }
 
 // Close waits for the commits under way and closes the file. Do not call the
