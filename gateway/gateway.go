@@ -62,6 +62,9 @@ func (g *Gateway) compose(r Route, buffers *buffers) (route, error) {
 	if p.methods != nil {
 		r.Options.Methods = p.methods
 	}
+	if r.Options.Policy.Name == "" {
+		r.Options.Policy.Name = r.Match
+	}
 	if r.Options.Panicked == nil {
 		r.Options.Panicked = g.panicked
 	}
@@ -102,6 +105,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // rewrite aims a request at the upstream.
 func (g *Gateway) rewrite(p *httputil.ProxyRequest) {
 	p.SetURL(g.config.Upstream)
+	p.Out.URL.RawQuery = p.In.URL.RawQuery // as it is, also what net/url cannot parse
 	p.Out.Host = p.In.Host
 	if g.config.UpstreamHost != "" {
 		p.Out.Host = g.config.UpstreamHost

@@ -52,12 +52,12 @@ func parsePattern(match string) (pattern, error) {
 		return p, fmt.Errorf("the path %q is compared with decoded paths, without query: it cannot contain ?, # or %%", route)
 	}
 	route, p.open = strings.CutSuffix(route, "*")
-	for part := range strings.SplitSeq(route, "/") {
-		if strings.Contains(part, "*") && part != "*" {
-			return p, fmt.Errorf("the path %q has a * inside a part: a * stands for one whole part, or at the end for all that follows", route)
+	p.parts = strings.Split(route, "/")
+	for i, part := range p.parts {
+		if strings.Contains(part, "*") && (part != "*" || p.open && i == len(p.parts)-1) {
+			return p, fmt.Errorf("the path %q has a * inside a part: a * stands for one whole part, or at the end for all that follows", fields[len(fields)-1])
 		}
 	}
-	p.parts = strings.Split(route, "/")
 	return p, nil
 }
 

@@ -84,7 +84,7 @@ first one's answer. Where nobody can know whether it ran, Semel says so.`,
 	}})
 	root.SetHelpTemplate(helpTemplate)
 	cobra.AddTemplateFunc("settings", settingsUsage)
-	root.AddCommand(demoCommand(), gatewayCommand(), versionCommand())
+	root.AddCommand(demoCommand(), gatewayCommand(), getCommand(), listCommand(), versionCommand())
 	return root
 }
 

@@ -1,0 +1,212 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/semelhq/semel"
+)
+
+type listOptions struct {
+	store, state, scope, after string
+	limit                      int
+	json                       bool
+}
+
+// selfTest is the scope in which a guard tries its store at the start.
+const selfTest = "semel|self-test"
+
+const (
+	defaultLimit = 100
+	maxLimit     = 100_000
+)
+
+func listCommand() *cobra.Command {
+	var o listOptions
+	c := &cobra.Command{
+		Use:   "list [flags]",
+		Short: "which keys are remembered, and in which state",
+		Long: `List the keys that are remembered, with their state:
+
+  pending    it is running now, or its class lets the next request take over
+  done       it ran; repetitions get its answer
+  released   it ended without any effect; the next request runs it
+  in-doubt   it was started and nobody knows whether it ran: look at these
+
+It only reads; a gateway may be running. Records come ordered by digest.`,
+		Example: `  semel list --state in-doubt
+  semel list --limit 1000 --json | jq -r '.records[].key'`,
+		Args: checked(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error { return o.run(c) },
+	}
+	flags := c.Flags()
+	flags.StringVar(&o.store, "store", storeDefault(), "`URL` of the store of the gateway, sqlite:PATH")
+	flags.StringVar(&o.state, "state", "", "only this `STATE`: pending, done, released, in-doubt")
+	flags.StringVar(&o.scope, "scope", "", "only keys of this `SCOPE`, as shown, or the part of it before a |")
+	flags.IntVar(&o.limit, "limit", defaultLimit, "at most `N` keys")
+	flags.StringVar(&o.after, "after", "", "go on after this `DIGEST`, the last one of the page before")
+	flags.BoolVar(&o.json, "json", false, "print one JSON object")
+	flags.BoolP("help", "h", false, "show this")
+	c.DisableFlagsInUseLine = true
+	return c
+}
+
+// filter checks the flags.
+func (o *listOptions) filter() (semel.Filter, error) {
+	var f semel.Filter
+	switch o.state {
+	case "":
+	case "pending":
+		f.State = semel.Pending
+	case "done":
+		f.State = semel.Done
+	case "released":
+		f.State = semel.Released
+	case "in-doubt":
+		f.InDoubt = true
+	default:
+		return f, fmt.Errorf("--state %s: there are pending, done, released and in-doubt", quote(o.state))
+	}
+	if o.limit < 1 || o.limit > maxLimit {
+		return f, fmt.Errorf("--limit %d: take 1 to %d, and --after for more", o.limit, maxLimit)
+	}
+	if o.after != "" {
+		var err error
+		if f.After, err = semel.ParseDigest(o.after); err != nil {
+			return f, fmt.Errorf("--after %s: a digest has 64 hexadecimal digits", quote(o.after))
+		}
+	}
+	return f, nil
+}
+
+func (o *listOptions) run(c *cobra.Command) error {
+	filter, err := o.filter()
+	if err != nil {
+		return usageError{err}
+	}
+	store, err := readStore(o.store)
+	if err != nil {
+		return err
+	}
+	defer store.close()
+	now := time.Now()
+	l := lister{store: store, filter: filter, scope: o.scope, keep: func(r *semel.Record) bool {
+		// What is in doubt is pending for the store; the marks of a gateway's own
+		// start are nobody's operation.
+		return (o.state != "pending" || !r.InDoubt(now)) && (o.scope != "" || r.Key.Scope != selfTest)
+	}}
+	records, more, damaged := l.page(c.Context(), o.limit)
+	if damaged != nil && !errors.Is(damaged, semel.ErrDamaged) {
+		return damaged
+	}
+	if o.json {
+		err = o.printJSON(c, records, more, now)
+	} else {
+		o.print(c, records, more, now)
+	}
+	return errors.Join(damaged, err)
+}
+
+func (o *listOptions) printJSON(c *cobra.Command, records []semel.Record, more bool, now time.Time) error {
+	out := struct {
+		Records []recordJSON `json:"records"`
+		Next    string       `json:"next,omitempty"` // for --after; empty on the last page
+	}{Records: []recordJSON{}}
+	for i := range records {
+		out.Records = append(out.Records, newRecordJSON(&records[i], now))
+	}
+	if more {
+		out.Next = records[len(records)-1].Digest.String()
+	}
+	return json.NewEncoder(c.OutOrStdout()).Encode(out)
+}
+
+func (o *listOptions) print(c *cobra.Command, records []semel.Record, more bool, now time.Time) {
+	p := newPaper(c.OutOrStdout())
+	if len(records) == 0 {
+		fmt.Fprintln(c.ErrOrStderr(), "No such keys.")
+		return
+	}
+	var rows [][]string
+	for i := range records {
+		r := &records[i]
+		who, operation, _ := splitScope(r.Key.Scope)
+		status := ""
+		if r.State == semel.Done {
+			status = fmt.Sprint(r.Code)
+		}
+		key := printable(r.Key.ID)
+		if r.Key.ID == "" {
+			key = r.Digest.String()
+		}
+		if operation == "" {
+			operation = "-"
+		}
+		rows = append(rows, []string{
+			cell(p, key, 40), stateWord(r, now), status, fmt.Sprint(r.Attempt), span(now.Sub(r.WrittenAt)), cell(p, printable(who), 24), cell(p, printable(operation), 40),
+		})
+	}
+	p.table([]string{"KEY", "STATE", "STATUS", "ATTEMPTS", "AGE", "SCOPE", "REQUEST"}, rows, func(column int, row []string, text string) string {
+		if column == 1 {
+			return p.state(row[1], text)
+		}
+		return text
+	})
+	if more {
+		fmt.Fprintf(c.ErrOrStderr(), "%d shown, and there are more: --limit N, or --after %s\n", len(records), records[len(records)-1].Digest)
+	}
+}
+
+// cell shortens what stands in a terminal; programs get all of it.
+func cell(p paper, text string, width int) string {
+	if !isTerminal(p.Writer) {
+		return text
+	}
+	return shorten(text, width)
+}
+
+// lister reads pages of a store and filters what the store does not.
+type lister struct {
+	store  *opened
+	filter semel.Filter
+	scope  string
+	keep   func(*semel.Record) bool
+}
+
+// page gives up to limit records and whether there are more. Damaged records
+// are left out and are told in an error that is semel.ErrDamaged.
+func (l *lister) page(ctx context.Context, limit int) (out []semel.Record, more bool, err error) {
+	store, ok := semel.As[semel.Lister](l.store.Store)
+	if !ok {
+		return nil, false, errors.New("this store cannot list its records")
+	}
+	filter := l.filter
+	filter.Limit = limit + 1
+	var damaged error
+	for {
+		records, err := store.List(ctx, filter)
+		if err != nil && !errors.Is(err, semel.ErrDamaged) {
+			return nil, false, err
+		}
+		damaged = errors.Join(damaged, err)
+		for i := range records {
+			r := &records[i]
+			if !inScope(r, l.scope) || l.keep != nil && !l.keep(r) {
+				continue
+			}
+			if len(out) == limit {
+				return out, true, damaged
+			}
+			out = append(out, *r)
+		}
+		if len(records) < filter.Limit {
+			return out, false, damaged
+		}
+		filter.After = records[len(records)-1].Digest
+	}
+}

@@ -1,0 +1,184 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"charm.land/lipgloss/v2"
+
+	"github.com/semelhq/semel"
+)
+
+// recordJSON is a record as --json prints it. Fields are added, never renamed.
+type recordJSON struct {
+	Key        string      `json:"key,omitempty"`
+	Scope      string      `json:"scope,omitempty"`
+	Digest     string      `json:"digest"`
+	State      string      `json:"state"` // pending, done, released, in-doubt
+	Class      string      `json:"class"`
+	Attempts   int         `json:"attempts"`
+	Status     int         `json:"status,omitempty"`
+	Version    string      `json:"version"`
+	Owner      string      `json:"owner,omitempty"`
+	WrittenAt  time.Time   `json:"written_at"`
+	ExpiresAt  time.Time   `json:"expires_at"`
+	ReplayTill *time.Time  `json:"replay_until,omitempty"`
+	Bytes      int         `json:"result_bytes"`
+	History    []entryJSON `json:"history,omitempty"`
+}
+
+// entryJSON is one transition of a record.
+type entryJSON struct {
+	At       time.Time `json:"at"`
+	What     string    `json:"what"`
+	State    string    `json:"state"`
+	Attempts int       `json:"attempts"`
+	Status   int       `json:"status,omitempty"`
+	Version  string    `json:"version"`
+	Owner    string    `json:"owner,omitempty"`
+	Until    time.Time `json:"expires_at"`
+}
+
+func newRecordJSON(r *semel.Record, now time.Time) recordJSON {
+	out := recordJSON{
+		Key: r.Key.ID, Scope: r.Key.Scope, Digest: r.Digest.String(), State: stateWord(r, now), Class: r.Class.String(),
+		Attempts: r.Attempt, Status: r.Code, Version: r.Version.String(), Owner: r.Owner,
+		WrittenAt: r.WrittenAt.UTC(), ExpiresAt: r.Expires().UTC(), Bytes: len(r.Result),
+	}
+	if r.State == semel.Done && r.Replay > 0 {
+		until := r.WrittenAt.Add(r.Replay).UTC()
+		out.ReplayTill = &until
+	}
+	return out
+}
+
+// stateWord is the state in one word, the one that --state takes.
+func stateWord(r *semel.Record, now time.Time) string {
+	if r.InDoubt(now) {
+		return "in-doubt"
+	}
+	return r.State.String()
+}
+
+// verdict says whether it ran, in words.
+func verdict(r *semel.Record, now time.Time) string {
+	switch {
+	case r.InDoubt(now):
+		return fmt.Sprintf("in doubt: it was started and nobody knows whether it ran; its lease ended %s ago", span(now.Sub(r.Expires())))
+	case r.State == semel.Pending && !now.Before(r.Expires()):
+		return fmt.Sprintf("it was started, and its lease ended %s ago; the next request runs it again (%s)", span(now.Sub(r.Expires())), r.Class)
+	case r.State == semel.Pending:
+		return fmt.Sprintf("running: it was started %s ago, and its lease lasts another %s", span(now.Sub(r.WrittenAt)), span(r.Expires().Sub(now)))
+	case r.State == semel.Released:
+		return "it did not run, or ran without effect; the next request with this key runs it"
+	case r.Replay == 0:
+		return "done: it ran once; its answer was not kept (too long, or a stream)"
+	case now.Before(r.WrittenAt.Add(r.Replay)):
+		return fmt.Sprintf("done: it ran once; repetitions get its answer for another %s", span(r.WrittenAt.Add(r.Replay).Sub(now)))
+	}
+	return "done: it ran once; its answer is no longer kept"
+}
+
+// advice says what a person can do next; empty if there is nothing to do.
+func advice(r *semel.Record, now time.Time) string {
+	if !r.InDoubt(now) {
+		return ""
+	}
+	return "Look in the upstream for the effect of this key. Repetitions are refused (409) and\n" +
+		"run nothing. If the effect is there, the client needs nothing more. If it is\n" +
+		"not, the client may ask again with a new key."
+}
+
+// what names one transition, given the one before.
+func what(before, e *semel.Record) string {
+	switch {
+	case e.State == semel.Done:
+		return "finished"
+	case e.State == semel.Released:
+		return "released without effect"
+	case before == nil:
+		return "claimed"
+	case before.State == semel.Pending && before.Attempt == e.Attempt && e.TTL <= time.Millisecond:
+		return "ended, outcome unknown"
+	case before.State == semel.Pending && before.Attempt == e.Attempt:
+		return "lease extended"
+	}
+	return "claimed again"
+}
+
+func history(entries []semel.Entry) []entryJSON {
+	var out []entryJSON
+	var before *semel.Record
+	for i := range entries {
+		r := &entries[i].Record
+		out = append(out, entryJSON{
+			At: r.WrittenAt.UTC(), What: what(before, r), State: r.State.String(), Attempts: r.Attempt, Status: r.Code,
+			Version: r.Version.String(), Owner: r.Owner, Until: r.Expires().UTC(),
+		})
+		before = r
+	}
+	return out
+}
+
+// paper is where people read: it knows whether colours are wanted.
+type paper struct {
+	io.Writer
+	styled bool
+}
+
+func newPaper(w io.Writer) paper {
+	return paper{w, isTerminal(w) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}
+}
+
+func (p paper) paint(text string, style lipgloss.Style) string {
+	if !p.styled {
+		return text
+	}
+	return style.Render(text)
+}
+
+func (p paper) bold(text string) string  { return p.paint(text, lipgloss.NewStyle().Bold(true)) }
+func (p paper) faint(text string) string { return p.paint(text, lipgloss.NewStyle().Faint(true)) }
+
+// state paints a word by what it asks of the reader.
+func (p paper) state(word, text string) string {
+	colour := map[string]lipgloss.Style{
+		"in-doubt": lipgloss.NewStyle().Foreground(lipgloss.Yellow).Bold(true),
+		"done":     lipgloss.NewStyle().Foreground(lipgloss.Green),
+		"pending":  lipgloss.NewStyle().Foreground(lipgloss.Cyan),
+	}
+	style, ok := colour[word]
+	if !ok {
+		return text
+	}
+	return p.paint(text, style)
+}
+
+// table prints rows in columns as wide as needed. No cell of the last column is
+// padded. Widths are those of the terminal's columns.
+func (p paper) table(head []string, rows [][]string, style func(column int, row []string, text string) string) {
+	widths := make([]int, len(head))
+	for _, row := range append([][]string{head}, rows...) {
+		for i, cell := range row {
+			widths[i] = max(widths[i], lipgloss.Width(cell))
+		}
+	}
+	print := func(row []string, paint func(int, string) string) {
+		var b strings.Builder
+		for i, cell := range row {
+			padding := widths[i] - lipgloss.Width(cell) + 2
+			b.WriteString(paint(i, cell))
+			if i < len(row)-1 {
+				b.WriteString(strings.Repeat(" ", padding))
+			}
+		}
+		fmt.Fprintln(p, strings.TrimRight(b.String(), " "))
+	}
+	print(head, func(_ int, text string) string { return p.faint(text) })
+	for _, row := range rows {
+		print(row, func(i int, text string) string { return style(i, row, text) })
+	}
+}
