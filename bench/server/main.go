@@ -1,0 +1,33 @@
+// Server is what the benches put under load: one small payment API as a bare
+// net/http handler, behind semelhttp, on fiber, and behind fiber's idempotency
+// middleware; and the upstream of the proxies. The bench command builds it and
+// runs each kind as a process of its own; it is no example of how to write a
+// service.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+)
+
+func main() {
+	kind := flag.String("kind", "bare", "`what` to serve: bare, semel, fiber, fiber-guarded or upstream")
+	listen := flag.String("listen", "127.0.0.1:0", "`address` to listen on")
+	flag.Parse()
+	serve := map[string]func(address string) error{
+		"bare":          serveBare,
+		"semel":         serveSemel,
+		"fiber":         func(address string) error { return serveFiber(address, false) },
+		"fiber-guarded": func(address string) error { return serveFiber(address, true) },
+		"upstream":      serveUpstream,
+	}[*kind]
+	if serve == nil {
+		fmt.Fprintf(os.Stderr, "there is no kind %q\n", *kind)
+		os.Exit(2)
+	}
+	if err := serve(*listen); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
