@@ -56,7 +56,7 @@ func storeMutants() []Mutant {
 		{"evicts", "finished records are evicted before their time (9, 34)", []string{"X4"}, planted{sweeps: func(r *semel.Record, now time.Time) bool {
 			return r.State == semel.Done
 		}}},
-		{"result-cut", "the store keeps the first 10 bytes of a result (18, 25)", []string{"FLIP", "LEAK"}, planted{swap: func(_ *semel.Record, _ *semel.Version, next *semel.Record) {
+		{"result-cut", "the store keeps the first 22 bytes of a result (18, 25)", []string{"FLIP", "LEAK"}, planted{swap: func(_ *semel.Record, _ *semel.Version, next *semel.Record) {
 			next.Result = next.Result[:min(len(next.Result), 22)]
 		}}},
 		{"scope-ignored", "keys of two tenants are one record (16, 22, 23)", []string{"LEAK", "S1", "S3", "S8", "SWALLOWED"}, planted{digest: func(k semel.Key) semel.Digest {
