@@ -265,8 +265,13 @@ func TestFieldBug19_TransientIsNotPinnedAndFinalIsKept(t *testing.T) {
 		header string
 		kept   bool
 	}{
-		{409, "", true}, {404, "", true}, {500, "", true}, {429, "", false}, {503, "", false},
-		{500, semelhttp.OutcomeNotDone, false}, {200, semelhttp.OutcomeNotDone, false},
+		{409, "", true},
+		{404, "", true},
+		{500, "", true},
+		{429, "", false},
+		{503, "", false},
+		{500, semelhttp.OutcomeNotDone, false},
+		{200, semelhttp.OutcomeNotDone, false},
 	} {
 		var runs atomic.Int64
 		s := serve(t, func(w http.ResponseWriter, _ *http.Request) {

@@ -51,8 +51,8 @@ func SharedScope() Scope {
 // request: with 413 if errors.Is(err, ErrTooLarge), else with 400.
 type Canonical func(r *http.Request, body []byte) ([]byte, error)
 
-// ErrTooLarge, from a Canonical: the body is too large to be fingerprinted, as
-// is one that unpacks to too much.
+// ErrTooLarge is a Canonical's error for a body that is too large to be
+// fingerprinted, or that unpacks to too much.
 var ErrTooLarge = errors.New("semelhttp: too large to fingerprint")
 
 // Options are the settings of one route, or of a group of routes that share

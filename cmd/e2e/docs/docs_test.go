@@ -1,5 +1,6 @@
 // Package docs builds the code that the documentation shows, so that a reader
-// who copies it gets something that compiles.
+// who copies it gets something that compiles, and follows the links from page to
+// page, so that none leads nowhere. It holds tests only.
 package docs
 
 import (
