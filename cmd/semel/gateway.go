@@ -22,6 +22,13 @@ import (
 	"github.com/semelhq/semel/gateway"
 )
 
+const gatewayFooter = `
+Each flag of the first two groups is also a variable, as SEMEL_LOG_LEVEL, and a
+setting in the file, as log-level: debug. Flags win over variables, those over the
+file. SIGTERM and Ctrl-C let running requests end first. Exit codes: 0 stopped as
+told, 1 it could not go on, 2 the settings are wrong.
+`
+
 func gatewayCommand() *cobra.Command {
 	var file string
 	var validate bool
@@ -51,20 +58,21 @@ those without a key, pass as they are.`,
 	c.DisableFlagsInUseLine = true
 	flags := c.Flags()
 	for i, f := range config.Fields() {
-		group := "Treatment of guarded requests (routes in a file may differ)"
+		group := "Guarded requests"
 		if !f.Route() {
 			group = "Gateway"
 		}
 		addField(flags, f, group)
 		if i == 0 {
-			flags.StringVar(&file, "config", "", "YAML `FILE` with the same settings, and routes")
+			flags.StringVar(&file, "config", "", "YAML `FILE` with these settings, and with routes")
 			mark(flags, "config", group)
 		}
 	}
 	flags.BoolVar(&validate, "validate", false, "check the settings, print what they come to, and stop")
 	flags.BoolP("help", "h", false, "show this")
 	mark(flags, "validate", "Other")
-	mark(flags, "help", "Other; each flag is also a variable: --log-level is SEMEL_LOG_LEVEL")
+	mark(flags, "help", "Other")
+	c.Annotations = map[string]string{footerKey: gatewayFooter}
 	return c
 }
 
@@ -72,7 +80,8 @@ func addField(flags *pflag.FlagSet, f config.Field, group string) {
 	if f.Value == "" {
 		flags.Bool(f.Name, false, f.Help)
 	} else {
-		flags.String(f.Name, f.Default, "`"+f.Value+"` "+f.Help)
+		flags.String(f.Name, f.Default, f.Help)
+		_ = flags.SetAnnotation(f.Name, valueKey, []string{f.Value})
 	}
 	mark(flags, f.Name, group)
 }

@@ -23,8 +23,14 @@ Verbs:{{range .Commands}}{{if .IsAvailableCommand}}
 ` + "`{{.CommandPath}} VERB --help`" + ` tells more about each.
 {{else}}{{settings .}}{{end}}`
 
-// groupKey marks a flag with the heading under which help shows it.
-const groupKey = "group"
+const (
+	// groupKey marks a flag with the heading under which help shows it.
+	groupKey = "group"
+	// valueKey marks a flag with the word that stands for its value.
+	valueKey = "value"
+	// footerKey marks a command with what stands below its flags.
+	footerKey = "footer"
+)
 
 // settingsUsage gives the flags under their headings, none wider than 80 columns
 // if it can be helped.
@@ -52,6 +58,7 @@ func settingsUsage(c *cobra.Command) string {
 			writeFlag(&b, f)
 		}
 	}
+	b.WriteString(c.Annotations[footerKey])
 	return b.String()
 }
 
@@ -62,6 +69,9 @@ const (
 
 func writeFlag(b *strings.Builder, f *pflag.Flag) {
 	value, text := pflag.UnquoteUsage(f)
+	if marks := f.Annotations[valueKey]; len(marks) > 0 {
+		value, text = marks[0], f.Usage
+	}
 	head := "  --" + f.Name
 	if f.Shorthand != "" {
 		head = "  -" + f.Shorthand + ", --" + f.Name

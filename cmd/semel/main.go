@@ -75,6 +75,7 @@ first one's answer. Where nobody can know whether it ran, Semel says so.`,
 		},
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.SuggestionsMinimumDistance = 2
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetHelpCommand(&cobra.Command{Use: "help", Hidden: true, Short: "show help", RunE: func(c *cobra.Command, args []string) error {
 		if named, rest, err := c.Root().Find(args); err == nil && len(rest) == 0 {
@@ -84,7 +85,7 @@ first one's answer. Where nobody can know whether it ran, Semel says so.`,
 	}})
 	root.SetHelpTemplate(helpTemplate)
 	cobra.AddTemplateFunc("settings", settingsUsage)
-	root.AddCommand(demoCommand(), gatewayCommand(), getCommand(), listCommand(), versionCommand())
+	root.AddCommand(demoCommand(), gatewayCommand(), getCommand(), listCommand(), simCommand(), versionCommand())
 	return root
 }
 
@@ -96,7 +97,7 @@ func unknownVerb(c *cobra.Command, name string) error {
 	return usageError{err}
 }
 
-// exactly wraps cobra's checks of arguments: a mistake there is one of usage.
+// checked wraps cobra's checks of arguments: a mistake there is one of usage.
 func checked(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		if err := check(c, args); err != nil {

@@ -77,8 +77,8 @@ func (r *Route) build(guard *semel.Guard) (gateway.Route, []problem) {
 		wrong = append(wrong, problem{r.at["match"], err.Error()})
 	}
 	out.Options.Methods = methods
-	if out.Options.Canonical, err = r.Fingerprint.canonical(); err != nil {
-		wrong = append(wrong, problem{r.at["fingerprint"], err.Error()})
+	if out.Options.Canonical, err = r.Fingerprint.canonical(r.MaxBody); err != nil {
+		wrong = append(wrong, problem{r.place(err.Error()), "fingerprint: " + err.Error()})
 	}
 	if r.Require && r.DeriveKey {
 		refuse(errors.New("require refuses what derive-key would accept; set one of them"))

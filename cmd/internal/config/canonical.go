@@ -2,18 +2,45 @@ package config
 
 import (
 	"errors"
+	"net/http"
+	"strings"
 
+	"github.com/semelhq/semel/adapter/canonical"
 	"github.com/semelhq/semel/semelhttp"
 )
 
 // canonical gives the function that says which bytes of a body count; nil for
 // all of them.
-func (f Fingerprint) canonical() (semelhttp.Canonical, error) {
+func (f Fingerprint) canonical(maxBody int64) (semelhttp.Canonical, error) {
 	switch {
 	case f.JSON && f.Form:
-		return nil, errors.New("fingerprint: a body is either json or a form; set one of them")
-	case len(f.Include) > 0 && len(f.Exclude) > 0:
-		return nil, errors.New("fingerprint: include names all that counts, so exclude says nothing more; set one of them")
+		return nil, errors.New("json and form exclude each other: a body is one of them; set one of them")
+	case !f.JSON && len(f.Include) > 0:
+		return nil, errors.New("include names fields of JSON: set json: true as well")
+	case !f.JSON && len(f.Exclude) > 0:
+		return nil, errors.New("exclude names fields of JSON: set json: true as well")
 	}
-	return nil, nil
+	var body semelhttp.Canonical
+	if f.Form {
+		body = semelhttp.Form()
+	}
+	if f.JSON {
+		var err error
+		if body, err = canonical.JSON(canonical.Options{Include: f.Include, Exclude: f.Exclude, MaxBytes: maxBody}); err != nil {
+			return nil, errors.New(strings.TrimPrefix(err.Error(), "canonical: "))
+		}
+	}
+	if !f.ContentDigest {
+		return body, nil
+	}
+	digest := semelhttp.ContentDigest()
+	if body == nil {
+		return digest, nil
+	}
+	return func(r *http.Request, content []byte) ([]byte, error) {
+		if _, err := digest(r, content); err != nil {
+			return nil, err
+		}
+		return body(r, content)
+	}, nil
 }

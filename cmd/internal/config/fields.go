@@ -91,36 +91,36 @@ func above(value string) (time.Duration, error) {
 
 func processFields(d Settings) []Field {
 	return []Field{
-		{Name: "upstream", Value: "URL", Help: "the service to put it in front of, such as http://127.0.0.1:3000", set: text(func(s *Settings) *string { return &s.Upstream })},
+		{Name: "upstream", Value: "URL", Help: "the service behind it, such as http://127.0.0.1:3000", set: text(func(s *Settings) *string { return &s.Upstream })},
 		{Name: "listen", Value: "ADDRESS", Help: "where clients connect; port 0 takes a free one", Default: d.Listen, set: text(func(s *Settings) *string { return &s.Listen })},
-		{Name: "store", Value: "URL", Help: "where keys are remembered: sqlite:PATH, or memory:", Default: d.Store, set: text(func(s *Settings) *string { return &s.Store })},
-		{Name: "admin", Value: "ADDRESS", Help: "serve /healthz and /readyz here, such as 127.0.0.1:7070", set: text(func(s *Settings) *string { return &s.Admin })},
+		{Name: "store", Value: "URL", Help: "sqlite:PATH, or memory: to forget", Default: d.Store, set: text(func(s *Settings) *string { return &s.Store })},
+		{Name: "admin", Value: "ADDRESS", Help: "/healthz and /readyz, such as on 127.0.0.1:7070", set: text(func(s *Settings) *string { return &s.Admin })},
 		{Name: "secret-file", Value: "PATH", Help: "key the digests in the store with this file's content", set: text(func(s *Settings) *string { return &s.SecretFile })},
-		{Name: "drain", Value: "TIME", Help: "how long to wait for running requests when stopped", Default: formatDuration(d.Drain), set: parsed(above, func(s *Settings, _ *Route) *time.Duration { return &s.Drain })},
-		{Name: "upstream-host", Value: "NAME", Help: "the Host header for the upstream, instead of the client's", set: text(func(s *Settings) *string { return &s.UpstreamHost })},
+		{Name: "drain", Value: "TIME", Help: "how long running requests may take to end", Default: formatDuration(d.Drain), set: parsed(above, func(s *Settings, _ *Route) *time.Duration { return &s.Drain })},
+		{Name: "upstream-host", Value: "NAME", Help: "the upstream's Host header [the client's]", set: text(func(s *Settings) *string { return &s.UpstreamHost })},
 		{Name: "trust-forwarded", Help: "keep X-Forwarded-* as they come: only behind a proxy", set: parsed(parseBool, func(s *Settings, _ *Route) *bool { return &s.TrustForwarded })},
-		{Name: "log-level", Value: "LEVEL", Help: "debug (one line per guarded request), info, warn, error", Default: d.LogLevel, set: parsed(choice("debug", "info", "warn", "error"), func(s *Settings, _ *Route) *string { return &s.LogLevel })},
+		{Name: "log-level", Value: "LEVEL", Help: "info, warn, error, debug: each guarded request", Default: d.LogLevel, set: parsed(choice("debug", "info", "warn", "error"), func(s *Settings, _ *Route) *string { return &s.LogLevel })},
 		{Name: "log-format", Value: "FORMAT", Help: "text, json, or auto: text on a terminal", Default: d.LogFormat, set: parsed(choice("auto", "text", "json"), func(s *Settings, _ *Route) *string { return &s.LogFormat })},
 	}
 }
 
 func routeFields(d Route) []Field {
 	fields := []Field{
-		{Name: "scope", Value: "SCOPE", Help: "whose a key is: header:NAME[,NAME], or shared (one client only)", Default: d.Scope.String(), set: parsed(ParseScope, func(_ *Settings, r *Route) *Scope { return &r.Scope })},
-		{Name: "require", Help: "refuse POST and PATCH without a key (else they just pass)", set: parsed(parseBool, func(_ *Settings, r *Route) *bool { return &r.Require })},
+		{Name: "scope", Value: "SCOPE", Help: "whose a key is: header:NAME[,NAME], or shared if there is only one client", Default: d.Scope.String(), set: parsed(ParseScope, func(_ *Settings, r *Route) *Scope { return &r.Scope })},
+		{Name: "require", Help: "refuse POST and PATCH without a key", set: parsed(parseBool, func(_ *Settings, r *Route) *bool { return &r.Require })},
 		{Name: "derive-key", Help: "where there is no key, take the content as the key", set: parsed(parseBool, func(_ *Settings, r *Route) *bool { return &r.DeriveKey })},
-		{Name: "class", Value: "CLASS", Help: "after a crash: at-most-once never runs again, at-least-once and fenced do", Default: d.Class.String(), set: func(_ *Settings, r *Route, value string) (err error) {
+		{Name: "class", Value: "CLASS", Help: "after a crash, at-most-once never runs it again, at-least-once and fenced do", Default: d.Class.String(), set: func(_ *Settings, r *Route, value string) (err error) {
 			r.Class, err = parseClass(value)
 			return err
 		}},
 		{Name: "lease", Value: "TIME", Help: "how long a crash stays unnoticed", Default: formatDuration(d.Lease), set: parsed(above, func(_ *Settings, r *Route) *time.Duration { return &r.Lease })},
-		{Name: "wait", Value: "TIME", Help: "how long a duplicate waits for the first one's answer", Default: formatDuration(d.Wait), set: parsed(parseDuration, func(_ *Settings, r *Route) *time.Duration { return &r.Wait })},
+		{Name: "wait", Value: "TIME", Help: "how long a copy waits for the first's answer", Default: formatDuration(d.Wait), set: parsed(parseDuration, func(_ *Settings, r *Route) *time.Duration { return &r.Wait })},
 		{Name: "replay", Value: "TIME", Help: "how long an answer can be had again", Default: formatDuration(d.Replay), set: parsed(above, func(_ *Settings, r *Route) *time.Duration { return &r.Replay })},
 		{Name: "remember", Value: "TIME", Help: "how long a key is refused a second run", Default: formatDuration(d.Remember), set: parsed(above, func(_ *Settings, r *Route) *time.Duration { return &r.Remember })},
-		{Name: "timeout", Value: "TIME", Help: "the longest silence of the upstream; 0 for no limit", Default: formatDuration(d.Timeout), set: parsed(parseDuration, func(_ *Settings, r *Route) *time.Duration { return &r.Timeout })},
+		{Name: "timeout", Value: "TIME", Help: "longest silence of the upstream, or 0", Default: formatDuration(d.Timeout), set: parsed(parseDuration, func(_ *Settings, r *Route) *time.Duration { return &r.Timeout })},
 		{Name: "max-body", Value: "SIZE", Help: "the largest body of a guarded request", Default: formatBytes(d.MaxBody), set: parsed(parseBytes, func(_ *Settings, r *Route) *int64 { return &r.MaxBody })},
 		{Name: "max-result", Value: "SIZE", Help: "the largest answer that is kept", Default: formatBytes(d.MaxResult), set: parsed(parseBytes, func(_ *Settings, r *Route) *int64 { return &r.MaxResult })},
-		{Name: "max-in-flight", Value: "N", Help: "how many guarded requests may run or wait at once", Default: fmt.Sprint(d.MaxInFlight), set: parsed(parseCount, func(_ *Settings, r *Route) *int { return &r.MaxInFlight })},
+		{Name: "max-in-flight", Value: "N", Help: "guarded requests at once; more get 503", Default: fmt.Sprint(d.MaxInFlight), set: parsed(parseCount, func(_ *Settings, r *Route) *int { return &r.MaxInFlight })},
 		{Name: "keep-headers", Value: "NAMES", Help: "answer headers to keep besides the usual ones", List: true, set: parsed(list(parseHeader), func(_ *Settings, r *Route) *[]string { return &r.KeepHeaders })},
 		{Name: "not-done", Value: "STATUSES", Help: "answers that mean nothing happened", Default: "425,429", List: true, set: parsed(list(parseStatus), func(_ *Settings, r *Route) *[]int { return &r.NotDone })},
 	}
@@ -142,11 +142,11 @@ func fingerprintFields() []Field {
 	}
 }
 
-// parsePointer looks at the form of a JSON Pointer (RFC 6901) or a form's
-// field; which it is, is seen later.
+// parsePointer leaves the form of a JSON Pointer to those who use it, but for
+// the mistake that is made most.
 func parsePointer(value string) (string, error) {
-	if value == "" {
-		return "", fmt.Errorf("an empty name; write /amount for a field of JSON, amount for one of a form")
+	if !strings.HasPrefix(value, "/") {
+		return "", fmt.Errorf("%q is no JSON Pointer; write /%s, or /order/amount for a field within a field", value, value)
 	}
 	return value, nil
 }

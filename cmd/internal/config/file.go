@@ -43,7 +43,7 @@ func open(path string) (*file, error) {
 		return nil, fmt.Errorf("cannot read the configuration: %s is larger than 1 MiB", path)
 	}
 	f := &file{path: path}
-	tree, err := parser.ParseBytes(data, 0)
+	tree, err := parser.ParseBytes(data, 0, parser.AllowDuplicateMapKey())
 	var located yaml.Error
 	switch {
 	case errors.As(err, &located):
