@@ -1,0 +1,89 @@
+package linear
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"runtime"
+	"sync"
+
+	"github.com/semelhq/semel"
+)
+
+// flaw is what is wrong with a broken store.
+type flaw int
+
+const (
+	staleRead flaw = iota
+	lostWrite
+	conflictWrites
+	checkThenWrite
+	staleConflict
+)
+
+// broken stands in front of a store and spoils one call of ten.
+type broken struct {
+	semel.Store
+	flaw flaw
+
+	mu     sync.Mutex
+	before map[semel.Digest]semel.Reading // what was held before the last write
+	rand   *rand.Rand
+}
+
+// spoils tells whether this call is one that the flaw spoils.
+func (b *broken) spoils(f flaw) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.flaw == f && b.rand.IntN(10) == 0
+}
+
+// past gives what was held before the last write.
+func (b *broken) past(d semel.Digest) (semel.Reading, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	r, ok := b.before[d]
+	return r, ok
+}
+
+func (b *broken) Get(ctx context.Context, d semel.Digest) (semel.Reading, error) {
+	if r, ok := b.past(d); ok && b.spoils(staleRead) {
+		return r, nil
+	}
+	return b.Store.Get(ctx, d)
+}
+
+func (b *broken) CompareAndSwap(ctx context.Context, old semel.Version, next semel.Record) (semel.Reading, error) {
+	now, err := b.Store.Get(ctx, next.Digest)
+	if err != nil {
+		return now, err
+	}
+	if now.Record.Version == old && b.spoils(lostWrite) {
+		next.Version, next.WrittenAt = semel.Version{Epoch: old.Epoch, Counter: old.Counter + 1}, now.Now
+		return semel.Reading{Record: next, Now: now.Now}, nil
+	}
+	if now.Record.Version == old && b.flaw == checkThenWrite {
+		runtime.Gosched()
+		later, err := b.Store.Get(ctx, next.Digest)
+		if err != nil {
+			return later, err
+		}
+		old = later.Record.Version
+	}
+	r, err := b.Store.CompareAndSwap(ctx, old, next)
+	if err == nil {
+		b.mu.Lock()
+		b.before[next.Digest] = now
+		b.mu.Unlock()
+		return r, nil
+	}
+	if errors.Is(err, semel.ErrConflict) && b.spoils(conflictWrites) {
+		if _, err := b.Store.CompareAndSwap(ctx, r.Record.Version, next); err == nil {
+			return r, semel.ErrConflict
+		}
+	}
+	if past, ok := b.past(next.Digest); ok && past.Record.Version != old && b.spoils(staleConflict) {
+		return past, err
+	}
+	return r, err
+}
