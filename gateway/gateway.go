@@ -92,6 +92,10 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the gateway opens no tunnels", http.StatusMethodNotAllowed)
 		return
 	}
+	if r.Method == "PRI" { // net/http hands on the preface of HTTP/2 (RFC 9113, section 3.4) as a request
+		http.Error(w, "the gateway speaks HTTP/1.1 here", http.StatusHTTPVersionNotSupported)
+		return
+	}
 	path := cleaned(r.URL.Path)
 	for i := range g.routes {
 		if g.routes[i].matches(r.Method, path) {

@@ -212,7 +212,10 @@ func (x *exchange) answer() (*http.Response, error) {
 	return nil, err
 }
 
-var errSwitched = errors.New("it switched protocols, which nobody asked for")
+var (
+	errSwitched = errors.New("it switched protocols, which nobody asked for")
+	errStatus   = errors.New("its status is below 100, which no answer can have")
+)
 
 // head reads heads until one is final, and hands the others on.
 func (x *exchange) head() (*http.Response, error) {
@@ -225,6 +228,8 @@ func (x *exchange) head() (*http.Response, error) {
 			return nil, err
 		case resp.StatusCode == http.StatusSwitchingProtocols:
 			return nil, errSwitched
+		case resp.StatusCode < 100:
+			return nil, errStatus
 		case resp.StatusCode >= 200:
 			return resp, nil
 		}

@@ -53,6 +53,10 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		r.Body, r.GetBody = io.NopCloser(strings.NewReader("")), nil // net/http does not send that again
 	}
 	resp, err := t.safe.RoundTrip(r)
+	if err == nil && resp.StatusCode < 100 {
+		_ = resp.Body.Close()
+		err = errStatus
+	}
 	var dial *net.OpError
 	if err != nil {
 		return nil, &sendError{started: !errors.As(err, &dial) || dial.Op != "dial", err: err}
