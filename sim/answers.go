@@ -165,6 +165,9 @@ func (w *world) reckon() {
 	for _, k := range w.keys {
 		r := &w.store.held[k.slot]
 		e := k.truth.era()
+		if k.policy.Class == semel.AtMostOnce && e.effects > 1+e.settled {
+			w.fail("DOUBLE", "key %d: %d effects, settled as not done %d times", k.number, e.effects, e.settled)
+		}
 		if e.told != nil && (r.State != semel.Done || r.Version != e.told.version || r.Code != e.told.code) {
 			w.fail("LOST", "key %d: was told %d, and the store holds %v %d", k.number, e.told.code, r.State, r.Code)
 		}

@@ -73,6 +73,9 @@ func (a *attempt) start() {
 	none := h.plan == declines || h.plan == doesNothing || h.plan == cannotDial
 	if maybe := h.plan == panics || h.plan == cannotTell; !none && (!maybe || w.dice.oneIn(2)) {
 		a.p.in(w.dice.between(0, length), a.effect)
+		if w.planted.sendsTwice {
+			a.p.in(w.dice.between(0, length), a.effect)
+		}
 	}
 	a.returns(length)
 }
@@ -93,7 +96,7 @@ func (a *attempt) effect() {
 	}
 	h.effect = true
 	a.w.note(noteEffect, a.p, a.key, int64(a.number), int64(h.token.Counter))
-	a.key.truth.era().effects++
+	a.ghost.era.effects++
 }
 
 // returns lets the handler come back after d.

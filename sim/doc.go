@@ -17,7 +17,7 @@
 //
 // What the Guard and the Claim do with goroutines, contexts and timers is
 // written again with events, in driver.go and claim.go, step by step after
-// guard.go, claim.go and flight.go of the root: joining the flight of a
+// guard.go, claim.go, keeper.go and flight.go of the root: joining the flight of a
 // process, the five seconds for a call, renewal timers, the handler's context
 // that ends at Safe, the limit on waiting for a result to be stored, storing
 // behind the caller, taking back a claim that was given up. What semelhttp
@@ -41,8 +41,9 @@
 //
 // A ledger that no driver reads notes each write, start, effect and answer, and
 // judges them by the invariants S1 to S5, S7, S8, S10 to S13, X1, X2, X4, X5,
-// L1, L2, and the counts LOST, SWALLOWED, FLIP, LEAK, STUCK and SILENT; DOUBLE
-// is S5. Checks that cannot fail prove nothing: [Mutants] lists planted bugs,
+// L1, L2 (as STUCK), and the counts that must be zero: LOST, SWALLOWED, DOUBLE,
+// FLIP, LEAK, STUCK and SILENT. A second start breaks S5 before its second effect
+// could count as DOUBLE. Checks that cannot fail prove nothing: [Mutants] lists planted bugs,
 // each of which has to be found.
 //
 // # What is not simulated

@@ -51,6 +51,9 @@ type attempt struct {
 
 // begin is Guard.Begin: join the flight of this process, or lead.
 func (p *process) begin(r *request) {
+	if r.told {
+		return // whoever asked has left, and nothing has begun
+	}
 	payload := r.payload
 	if p.w.planted.sharesFlights {
 		payload = 0

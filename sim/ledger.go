@@ -27,6 +27,7 @@ type era struct {
 	payload semel.Fingerprint
 	starts  []*attempt
 	open    int // starts that were not settled as not done
+	settled int // times that it was settled as not done, by a handler or an operator
 	grants  int
 	effects int
 	doubted bool // "unknown" was told
@@ -59,6 +60,7 @@ type ghost struct {
 	ending   ending
 	stored   bool // its ending is in the store
 	over     bool // it ended without a grant, for good
+	era      *era // in which it started
 	excused  bool // the store gave it no chance to store its ending
 	heardOK  bool // the store has answered it without an error
 	lastOK   bool // and did so the last time
@@ -178,7 +180,8 @@ func (w *world) endApplied(k *key, a *attempt, e *era, before, after *semel.Reco
 		w.fail("S13", "key %d: released after an outcome of %v", k.number, g.ending.state)
 	}
 	if after.State == semel.Released && g.started {
-		e.open--
+		g.era.open--
+		g.era.settled++
 	}
 	switch {
 	case a.stage == disowning:
@@ -198,6 +201,7 @@ func (w *world) settled(k *key, e *era, before, after *semel.Record) {
 	k.truth.holder = nil
 	if after.State == semel.Released {
 		e.open = 0
+		e.settled++
 		w.faults[SettledNotDone]++
 		return
 	}
@@ -235,7 +239,7 @@ func (a *attempt) started() {
 	t := &k.truth
 	e := t.era()
 	held := &w.store.held[k.slot]
-	g.started = true
+	g.started, g.era = true, e
 	g.token = a.machine.Record().Version
 	switch {
 	case g.hasSeen && !g.heardOK:

@@ -24,7 +24,7 @@ type planted struct {
 	losesTail, countsPerRecord, keepsEpoch, clockNotLearned bool
 	sharesFlights, startsEarly, failsOpen, sleepsForever    bool
 	neverRenews, neverCancels, tellsEarly, triesOnce        bool
-	followsClient                                           bool
+	followsClient, sendsTwice                               bool
 }
 
 // Mutant is a planted bug: one that others shipped, or one that a change of
@@ -279,6 +279,7 @@ func driverMutants() []Mutant {
 		{"flights-mix-payloads", "duplicates of one process share whatever the payload (17)", []string{"S8"}, planted{sharesFlights: true}},
 		{"tries-once", "a completion is tried once (3)", []string{"LOST"}, planted{triesOnce: true}},
 		{"follows-client", "the result is not stored once the client has left (1)", []string{"LOST"}, planted{followsClient: true}},
+		{"transport-resends", "the transport sends the request to the upstream once more (7)", []string{"DOUBLE"}, planted{sendsTwice: true}},
 		{"clock-not-learned", "a new process takes its own clock for the store's (38)", []string{"X1", "X5"}, planted{clockNotLearned: true}},
 		{"answers-crossed", "a batch hands out its answers in the wrong order", []string{"S1", "S3", "S11", "SILENT", "SWALLOWED", "LEAK", "L1"}, planted{
 			reply: func(a *attempt, c *call, r semel.Reading, err error) (semel.Reading, error) {

@@ -55,6 +55,12 @@ func (v Violation) String() string {
 	return fmt.Sprintf("%s broken in seed %d after %v: %s\n  replay: %s   (with --trace to read what happens)", v.Invariant, v.Seed, v.At, v.Text, line)
 }
 
+// Zeros gives the names of the counts that must be zero, in the order of
+// reports. A violation of another invariant is none of them.
+func Zeros() []string {
+	return []string{"LOST", "SWALLOWED", "DOUBLE", "FLIP", "LEAK", "STUCK", "SILENT"}
+}
+
 // Report is what a run came to. It is the same for the same options, apart
 // from Took.
 type Report struct {
@@ -72,6 +78,8 @@ type Report struct {
 	// ends with it. Only the first 100 are kept; Violated counts all.
 	Violations []Violation
 	Violated   int
+	// Broken counts the violations by invariant.
+	Broken map[string]int
 	// Hash covers every event of every seed.
 	Hash uint64
 	Took time.Duration
@@ -175,6 +183,7 @@ func (r *Report) add(o outcome) {
 	one := Report{Seeds: 1, Operations: o.operations, Extra: o.extra, Faults: o.faults, Paths: o.paths, Hash: mix(o.hash)}
 	if o.bad != nil {
 		one.Violations, one.Violated = []Violation{*o.bad}, 1
+		one.Broken = map[string]int{o.bad.Invariant: 1}
 	}
 	r.join(&one)
 }
@@ -191,6 +200,12 @@ func (r *Report) join(more *Report) {
 		r.Paths[p] += n
 	}
 	r.Violated += more.Violated
+	for name, n := range more.Broken {
+		if r.Broken == nil {
+			r.Broken = map[string]int{}
+		}
+		r.Broken[name] += n
+	}
 	if room := 100 - len(r.Violations); room > 0 {
 		r.Violations = slices.Concat(r.Violations, more.Violations[:min(room, len(more.Violations))])
 	}

@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/signal"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -130,6 +132,7 @@ type simReport struct {
 	Seed       uint64           `json:"seed"`
 	Operations int64            `json:"operations"`
 	Violations int              `json:"violations"`
+	Broken     map[string]int   `json:"broken"`
 	Faults     map[string]int64 `json:"faults"`
 	Paths      map[string]int64 `json:"paths"`
 	Hash       string           `json:"hash"`
@@ -148,8 +151,12 @@ type simKill struct {
 func newSimReport(r sim.Report) simReport {
 	s := simReport{
 		Seeds: r.Seeds, Seed: r.Seed, Operations: r.Operations, Violations: r.Violated, Hash: fmt.Sprintf("%016x", r.Hash),
-		Seconds: r.Took.Seconds(), Found: r.Violations, Faults: map[string]int64{}, Paths: map[string]int64{},
+		Seconds: r.Took.Seconds(), Found: r.Violations, Faults: map[string]int64{}, Paths: map[string]int64{}, Broken: map[string]int{},
 	}
+	for _, name := range sim.Zeros() {
+		s.Broken[name] = 0
+	}
+	maps.Copy(s.Broken, r.Broken)
 	for _, f := range sim.Faults() {
 		s.Faults[f.String()] = r.Faults[f]
 	}
@@ -183,6 +190,11 @@ func printSimEnd(p paper, r sim.Report) {
 	fmt.Fprintf(p, "operations   %s of the store in %.1f s, %s a minute\n", thousands(r.Operations), r.Took.Seconds(),
 		thousands(int64(float64(r.Operations)/r.Took.Minutes())))
 	fmt.Fprintf(p, "hash         %016x over all events; the same seeds give the same\n", r.Hash)
+	fmt.Fprint(p, "counts      ")
+	for _, name := range sim.Zeros() {
+		fmt.Fprintf(p, " %s %d", strings.ToLower(name), r.Broken[name])
+	}
+	fmt.Fprintln(p)
 	if r.Violated == 0 {
 		fmt.Fprintf(p, "violations   %s", p.bold("0"))
 		if r.Seeds >= 100 {
@@ -233,7 +245,7 @@ func (o *simOptions) hunt(ctx context.Context, out, errOut io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("the hunt ended after %d of %d planted bugs: %w", len(kills), all, err)
 	}
-	s := simReport{Seeds: limit, Seed: o.seed, Faults: map[string]int64{}, Paths: map[string]int64{}}
+	s := simReport{Seeds: limit, Seed: o.seed, Faults: map[string]int64{}, Paths: map[string]int64{}, Broken: map[string]int{}}
 	alive := 0
 	var rows [][]string
 	for _, k := range kills {
