@@ -326,6 +326,21 @@ func TestFieldBug15_NoTimeLeftIsNotForEver(t *testing.T) {
 	})
 }
 
+func TestFieldBug20_DuplicateIsReportedAsAnOutage(t *testing.T) {
+	store := &faulty{Store: memory.New(memory.Options{})}
+	a := ask(t, semel.Policy{})
+	c, _ := begin(t, newGuard(t, store), a)
+	if _, err := c.Complete(semel.Result{Data: []byte("r")}); err != nil {
+		t.Fatal(err)
+	}
+	g := newGuard(t, store)
+	calls := 0
+	store.before = func(*semel.Record) error { calls++; return nil }
+	if _, v := begin(t, g, a); v.Reason != semel.Finished || calls != 1 {
+		t.Errorf("the duplicate got %v after %d writes were tried; want the result after 1", v.Reason, calls)
+	}
+}
+
 func TestFieldBug21_InProgressIsToldOfFinishedWork(t *testing.T) {
 	store := memory.New(memory.Options{})
 	a := ask(t, semel.Policy{Wait: -1})
@@ -378,6 +393,35 @@ func TestFieldBug25_KeysThatLookAlike(t *testing.T) {
 	}
 	if semel.JoinScope("a|b", "c") == semel.JoinScope("a", "b|c") || semel.JoinScope(`a\`, "b") == semel.JoinScope("a", `\b`) {
 		t.Error("two lists of parts give one scope")
+	}
+}
+
+func TestFieldBug32_VersionRestartsAfterDeletion(t *testing.T) {
+	var now atomic.Int64
+	clock := func() time.Time { return time.Unix(0, now.Load()) }
+	store := &faulty{Store: memory.New(memory.Options{Now: clock})}
+	a := ask(t, semel.Policy{Class: semel.AtLeastOnce})
+	dead, _ := begin(t, newGuard(t, store), a)
+	// Another process takes the key over, ends it, and the record is deleted.
+	now.Add(int64(time.Hour))
+	other, _ := begin(t, newGuard(t, store), a)
+	if err := other.Release(semel.Result{}); err != nil {
+		t.Fatal(err)
+	}
+	now.Add(int64(1000 * time.Hour))
+	if n, err := store.Store.(*memory.Store).Sweep(t.Context(), 100); err != nil || n == 0 {
+		t.Fatal(n, err)
+	}
+	g := newGuard(t, store)
+	heir, _ := begin(t, g, a)
+	if heir.Version().Compare(dead.Version()) <= 0 {
+		t.Errorf("the heir's version %v is not above %v", heir.Version(), dead.Version())
+	}
+	if _, err := dead.Complete(semel.Result{Data: []byte("dead")}); !errors.Is(err, semel.ErrInDoubt) {
+		t.Errorf("the dead owner completed its heir's claim: %v", err)
+	}
+	if _, err := heir.Complete(semel.Result{Data: []byte("heir")}); err != nil {
+		t.Error(err)
 	}
 }
 
