@@ -1,12 +1,15 @@
 package config
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
@@ -35,12 +38,9 @@ const maxFile = 1 << 20
 // open reads and parses a file. What is wrong with its syntax is in the
 // problems; the error is for a file that cannot be read.
 func open(path string) (*file, error) {
-	data, err := os.ReadFile(path)
-	switch {
-	case err != nil:
+	data, err := readFile(path)
+	if err != nil {
 		return nil, fmt.Errorf("cannot read the configuration: %w", err)
-	case len(data) > maxFile:
-		return nil, fmt.Errorf("cannot read the configuration: %s is larger than 1 MiB", path)
 	}
 	f := &file{path: path}
 	tree, err := parser.ParseBytes(data, 0, parser.AllowDuplicateMapKey())
@@ -59,6 +59,28 @@ func open(path string) (*file, error) {
 		f.top = f.mapping(tree.Docs[0].Body, "settings, such as `upstream: http://127.0.0.1:3000`")
 	}
 	return f, nil
+}
+
+// readFile reads a file of text, and of one that has no end not more than that.
+// What is not text is refused here: messages show lines of it, on terminals.
+func readFile(path string) ([]byte, error) {
+	in, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer in.Close()
+	data, err := io.ReadAll(io.LimitReader(in, maxFile+1))
+	switch {
+	case err != nil:
+		return nil, err
+	case len(data) > maxFile:
+		return nil, fmt.Errorf("%s is larger than 1 MiB", path)
+	}
+	control := func(r rune) bool { return r < ' ' && !strings.ContainsRune("\t\n\r", r) || r == 0x7f }
+	if !utf8.Valid(data) || bytes.IndexFunc(data, control) >= 0 {
+		return nil, fmt.Errorf("%s is not text: it has bytes that are no UTF-8, or control characters", path)
+	}
+	return data, nil
 }
 
 func (f *file) refuse(at *token.Token, format string, args ...any) {

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/goccy/go-yaml/ast"
@@ -174,6 +175,9 @@ func checkAddress(address string) error {
 	port := address[i+1:]
 	if port == "" || strings.Trim(port, "0123456789") != "" || len(port) > 5 {
 		return fmt.Errorf("%q has no port; write HOST:PORT, as in 127.0.0.1:8080", address)
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return fmt.Errorf("%q has a port that cannot be: the highest is 65535", address)
 	}
 	return nil
 }
