@@ -17,6 +17,7 @@ import (
 type file struct {
 	path    string
 	now     func() time.Time
+	options Options
 	readers chan *reader // those that nobody uses
 	reading int          // how many readers there are; fixed once open
 	maxRow  int          // bytes; SQLite's own limit
@@ -28,7 +29,8 @@ type file struct {
 	writer
 }
 
-// reader is a connection that reads one snapshot after the other.
+// reader is a connection that reads one snapshot after the other. It has none
+// until it is first used.
 type reader struct {
 	*conn
 	get *stmt
@@ -54,11 +56,6 @@ const (
 	sqlUpdate = "UPDATE record SET epoch = ?, counter = ?, state = ?, expires = ?, meta = ?, result = ? WHERE digest = ? AND epoch = ? AND counter = ?"
 	sqlLog    = "INSERT INTO journal (seq, digest, meta) VALUES (?, ?, ?)"
 )
-
-func newReader(c *conn) (*reader, error) {
-	get, err := c.prepare(sqlGet)
-	return &reader{conn: c, get: get}, err
-}
 
 func newWriter(c *conn) (writer, error) {
 	w := writer{conn: c}
@@ -103,24 +100,35 @@ func (f *file) read(get *stmt, digest semel.Digest) (semel.Reading, error) {
 	return semel.Reading{Record: record, Now: f.now()}, nil
 }
 
+// borrow gives a reader of one's own, to be given back. It waits until one is
+// free.
 func (f *file) borrow(ctx context.Context) (*reader, error) {
+	var r *reader
 	select {
-	case r, ok := <-f.readers:
-		if !ok {
-			return nil, errClosed
+	case r = <-f.readers:
+	default: // only now, since many contexts cost something once they are waited for
+		select {
+		case r = <-f.readers:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("sqlite: no connection was free to read with: %w", context.Cause(ctx))
 		}
-		return r, nil
-	default:
 	}
-	select {
-	case r, ok := <-f.readers:
-		if !ok {
-			return nil, errClosed
+	if r == nil {
+		return nil, errClosed
+	}
+	if r.conn != nil {
+		return r, nil
+	}
+	c, err := f.connect(f.options.CacheBytes / 8)
+	if err == nil {
+		if r.get, err = c.prepare(sqlGet); err == nil {
+			r.conn = c
+			return r, nil
 		}
-		return r, nil
-	case <-ctx.Done():
-		return nil, fmt.Errorf("sqlite: no connection was free to read with: %w", context.Cause(ctx))
+		err = errors.Join(f.explain("prepare", err), c.close())
 	}
+	f.giveBack(r)
+	return nil, err
 }
 
 func (f *file) giveBack(r *reader) { f.readers <- r }

@@ -15,6 +15,8 @@ const (
 	sqlList    = "SELECT " + columns + " FROM record WHERE digest > ?1" +
 		" AND (?2 = 0 OR state = ?2) AND (?3 = 0 OR (state = 1 AND expires <= ?3))" +
 		" AND (?4 IS NULL OR instr(meta, ?4) > 0) AND (?5 IS NULL OR instr(meta, ?5) > 0) ORDER BY digest"
+	sqlAll     = "SELECT " + columns + " FROM record NOT INDEXED"
+	sqlJournal = "SELECT digest, meta FROM journal WHERE length(digest) > 0"
 	sqlHistory = "SELECT meta FROM journal WHERE digest = ? ORDER BY seq"
 )
 
@@ -168,4 +170,63 @@ func (s *Store) History(ctx context.Context, digest semel.Digest) ([]semel.Entry
 		return nil, f.explain("read the journal", err)
 	}
 	return out, damage
+}
+
+// Check reads the whole file, and gives an error that is semel.ErrDamaged if
+// something in it contradicts something else. No reading of one key can notice
+// that a bit of the index has flipped and hides the key; this does. It waits for
+// nobody, and takes about a second for 100,000 records.
+func (s *Store) Check(ctx context.Context) error {
+	f := s.file
+	r, err := f.borrow(ctx)
+	if err != nil {
+		return err
+	}
+	defer f.giveBack(r)
+	var found []error
+	note := func(err error) {
+		if err != nil && len(found) < 10 {
+			found = append(found, err)
+		}
+	}
+	for _, pass := range []struct {
+		sql string
+		row func(row []driver.Value) error
+	}{
+		{"PRAGMA integrity_check(10)", func(row []driver.Value) error {
+			if row[0] == "ok" {
+				return nil
+			}
+			return fmt.Errorf("integrity_check: %v", row[0])
+		}},
+		{sqlAll, func(row []driver.Value) error {
+			_, err := decodeRow(row)
+			return err
+		}},
+		{sqlJournal, func(row []driver.Value) error {
+			digest, _ := row[0].([]byte)
+			meta, _ := row[1].([]byte)
+			if len(digest) != len(semel.Digest{}) {
+				return errDecode
+			}
+			_, err := decodeMeta(semel.Digest(digest), meta)
+			return err
+		}},
+	} {
+		all, err := compile(r.raw, pass.sql)
+		if err != nil {
+			return f.explain("check", err)
+		}
+		err = all.query(ctx, func(row []driver.Value) bool {
+			note(pass.row(row))
+			return true
+		})
+		if err = errors.Join(err, all.raw.Close()); err != nil {
+			return f.explain("check", err)
+		}
+	}
+	if len(found) > 0 {
+		return fmt.Errorf("%w: %s: %w", semel.ErrDamaged, f.path, errors.Join(found...))
+	}
+	return nil
 }

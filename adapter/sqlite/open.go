@@ -23,8 +23,8 @@ func Open(path string, o Options) (*Store, error) {
 		return nil, err
 	}
 	o = o.filled()
-	f := &file{path: path, now: o.Now, readers: make(chan *reader, o.Readers), maxRow: maxRow}
-	if err := f.open(o); err != nil {
+	f := &file{path: path, options: o, now: o.Now, readers: make(chan *reader, o.Readers), maxRow: maxRow}
+	if err := f.open(); err != nil {
 		return nil, errors.Join(err, f.close())
 	}
 	s := &Store{file: f}
@@ -94,42 +94,39 @@ func dsn(path string, readOnly bool) string {
 	return u.String()
 }
 
-func (f *file) open(o Options) error {
+func (f *file) open() error {
+	o := f.options
 	if !o.ReadOnly {
-		c, err := f.connect(o, o.CacheBytes)
+		c, err := f.connect(o.CacheBytes)
 		if err != nil {
 			return err
 		}
 		f.conn = c // from here on, close closes it
-		if err := f.prepareFile(o); err != nil {
+		if err := f.prepareFile(); err != nil {
 			return err
 		}
 		if f.writer, err = newWriter(c); err != nil {
 			return f.explain("prepare", err)
 		}
 	}
-	for i := range o.Readers {
-		c, err := f.connect(o, o.CacheBytes/8)
-		if err != nil {
-			return err
-		}
-		if i == 0 && o.ReadOnly {
-			if _, err := f.identify(c, true); err != nil {
-				return errors.Join(err, c.close())
-			}
-		}
-		r, err := newReader(c)
-		if err != nil {
-			return errors.Join(f.explain("prepare", err), c.close())
-		}
-		f.readers <- r
+	for range o.Readers {
+		f.readers <- &reader{}
 		f.reading++
 	}
-	return nil
+	if !o.ReadOnly {
+		return nil
+	}
+	c, err := f.connect(o.CacheBytes / 8)
+	if err != nil {
+		return err
+	}
+	_, err = f.identify(c, true)
+	return errors.Join(err, c.close())
 }
 
 // connect opens a connection with the settings that hold for each of them.
-func (f *file) connect(o Options, cacheBytes int) (*conn, error) {
+func (f *file) connect(cacheBytes int) (*conn, error) {
+	o := f.options
 	c, err := connect(dsn(f.path, o.ReadOnly))
 	if err != nil {
 		return nil, f.explain("open", err)
@@ -164,7 +161,9 @@ func (f *file) close() error {
 	var errs []error
 	for range f.reading {
 		r := <-f.readers // waits for whoever reads
-		errs = append(errs, r.close())
+		if r.conn != nil {
+			errs = append(errs, r.close())
+		}
 	}
 	close(f.readers)
 	if f.conn != nil {

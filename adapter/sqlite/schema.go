@@ -79,13 +79,13 @@ func (f *file) identify(c *conn, mustExist bool) (fresh bool, err error) {
 
 // prepareFile makes the file ready to be written: WAL, the schema if it is
 // empty, and a new epoch.
-func (f *file) prepareFile(o Options) error {
+func (f *file) prepareFile() error {
 	c := f.conn
 	if _, err := f.identify(c, false); err != nil {
 		return err
 	}
 	// A change of the mode is not covered by SQLite's own timeout.
-	err := o.waitFor(func() error {
+	err := f.options.waitFor(func() error {
 		row, err := c.row("PRAGMA journal_mode = WAL")
 		if mode, _ := append(row, nil)[0].(string); err == nil && mode != "wal" {
 			return fmt.Errorf("sqlite: %s: the file system gives no shared memory for WAL (journal mode stays %q); put the file on a local disk", f.path, mode)
@@ -98,7 +98,7 @@ func (f *file) prepareFile(o Options) error {
 	if err := c.run("BEGIN IMMEDIATE"); err != nil {
 		return f.explain("open", err)
 	}
-	err = f.begun(c, o)
+	err = f.begun(c)
 	if err == nil {
 		err = c.run("COMMIT")
 	}
@@ -111,7 +111,7 @@ func (f *file) prepareFile(o Options) error {
 
 // begun does what must happen in one transaction at each opening. Another
 // process may have made the schema in the meantime.
-func (f *file) begun(c *conn, o Options) error {
+func (f *file) begun(c *conn) error {
 	fresh, err := f.identify(c, false)
 	if err != nil {
 		return err
@@ -125,7 +125,7 @@ func (f *file) begun(c *conn, o Options) error {
 	// The clock makes the epoch of a restored copy greater than any that was used
 	// since the copy was made; adding one keeps two openings in one millisecond apart.
 	return errors.Join(
-		c.run(fmt.Sprintf("UPDATE store SET epoch = max(epoch + 1, %d)", o.Now().UnixMilli())),
+		c.run(fmt.Sprintf("UPDATE store SET epoch = max(epoch + 1, %d)", f.now().UnixMilli())),
 		c.run("INSERT INTO journal (seq, digest, meta) VALUES ((SELECT ifnull(max(seq), 0) + 1 FROM journal), x'', x'')"),
 	)
 }

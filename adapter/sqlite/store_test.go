@@ -6,7 +6,6 @@ import (
 
 	"github.com/semelhq/semel"
 	"github.com/semelhq/semel/adapter/sqlite"
-	"github.com/semelhq/semel/store/batch"
 	"github.com/semelhq/semel/store/storetest"
 )
 
@@ -21,26 +20,11 @@ func open(t testing.TB, at storetest.Place) *sqlite.Store {
 	return s
 }
 
+// TestStore is also the test of package batch in front of a database: Open puts it
+// there.
 func TestStore(t *testing.T) {
 	storetest.Run(t, storetest.Maker{
 		Has:  has,
 		Open: func(t testing.TB, at storetest.Place) semel.Store { return open(t, at) },
-	})
-}
-
-// A second batch in front is of no use, but does no harm either.
-func TestStoreBehindBatch(t *testing.T) {
-	storetest.Run(t, storetest.Maker{
-		Has:  has,
-		Open: func(t testing.TB, at storetest.Place) semel.Store { return batch.New(open(t, at), batch.Options{}) },
-		Close: func(t testing.TB, s semel.Store) {
-			b := s.(*batch.Store)
-			if err := b.Close(); err != nil {
-				t.Error(err)
-			}
-			if err := b.Unwrap().(*sqlite.Store).Close(); err != nil {
-				t.Error(err)
-			}
-		},
 	})
 }
