@@ -209,11 +209,11 @@ func describe(s *config.Settings, store *opened, address, admin string) string {
 func classInWords(c semel.Class) string {
 	switch c {
 	case semel.AtMostOnce:
-		return "at-most-once: what may have run is never run again; in doubt is said, not guessed"
+		return "at-most-once: what may have run is never run again"
 	case semel.AtLeastOnce:
-		return "at-least-once: after a crash the request is sent again, so it may run twice"
+		return "at-least-once: after a crash the next copy runs, so it may run twice"
 	case semel.Fenced:
-		return "fenced: after a crash the request is sent again; the upstream refuses keys it knows"
+		return "fenced: after a crash the next copy runs; the upstream knows the key"
 	}
 	return c.String()
 }

@@ -168,7 +168,7 @@ func (p paper) record(f *found, now time.Time) {
 	if operation != "" {
 		line("request", printable(operation))
 	}
-	line("asked by", printable(who))
+	line("scope", printable(who))
 	if source == "content" {
 		line("key", "derived from the content")
 	}

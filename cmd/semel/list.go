@@ -148,10 +148,10 @@ func (o *listOptions) print(c *cobra.Command, records []semel.Record, more bool,
 			operation = "-"
 		}
 		rows = append(rows, []string{
-			cell(p, key, 40), stateWord(r, now), status, fmt.Sprint(r.Attempt), span(now.Sub(r.WrittenAt)), cell(p, printable(who), 24), cell(p, printable(operation), 40),
+			cell(p, key, 36), stateWord(r, now), status, fmt.Sprint(r.Attempt), span(now.Sub(r.WrittenAt)), cell(p, printable(who), 12), printable(operation),
 		})
 	}
-	p.table([]string{"KEY", "STATE", "STATUS", "ATTEMPTS", "AGE", "SCOPE", "REQUEST"}, rows, func(column int, row []string, text string) string {
+	p.table([]string{"KEY", "STATE", "STATUS", "TRIES", "AGE", "SCOPE", "REQUEST"}, rows, func(column int, row []string, text string) string {
 		if column == 1 {
 			return p.state(row[1], text)
 		}

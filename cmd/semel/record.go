@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"charm.land/lipgloss/v2"
+	"github.com/charmbracelet/x/term"
 
 	"github.com/semelhq/semel"
 )
@@ -157,8 +158,21 @@ func (p paper) state(word, text string) string {
 	return p.paint(text, style)
 }
 
-// table prints rows in columns as wide as needed. No cell of the last column is
-// padded. Widths are those of the terminal's columns.
+// width is that of the terminal, or 0 if there is none.
+func (p paper) width() int {
+	f, ok := p.Writer.(*os.File)
+	if !ok {
+		return 0
+	}
+	width, _, err := term.GetSize(f.Fd())
+	if err != nil {
+		return 0
+	}
+	return width
+}
+
+// table prints rows in columns as wide as needed; on a terminal the last one is
+// cut off where the line ends.
 func (p paper) table(head []string, rows [][]string, style func(column int, row []string, text string) string) {
 	widths := make([]int, len(head))
 	for _, row := range append([][]string{head}, rows...) {
@@ -166,14 +180,22 @@ func (p paper) table(head []string, rows [][]string, style func(column int, row 
 			widths[i] = max(widths[i], lipgloss.Width(cell))
 		}
 	}
+	left := p.width()
+	for _, w := range widths[:len(widths)-1] {
+		left -= w + 2
+	}
 	print := func(row []string, paint func(int, string) string) {
 		var b strings.Builder
 		for i, cell := range row {
-			padding := widths[i] - lipgloss.Width(cell) + 2
-			b.WriteString(paint(i, cell))
-			if i < len(row)-1 {
-				b.WriteString(strings.Repeat(" ", padding))
+			if i == len(row)-1 {
+				if left > 1 {
+					cell = shorten(cell, left)
+				}
+				b.WriteString(paint(i, cell))
+				break
 			}
+			padding := widths[i] - lipgloss.Width(cell) + 2
+			b.WriteString(paint(i, cell) + strings.Repeat(" ", padding))
 		}
 		fmt.Fprintln(p, strings.TrimRight(b.String(), " "))
 	}

@@ -57,7 +57,7 @@ func openStore(url string) (*opened, error) {
 			return nil, err
 		}
 		o.Store, o.close = s, s.Close
-		o.about = "durable: on disk before a request starts and before its answer leaves"
+		o.about = "durable: on disk before a request starts and before its answer goes"
 	}
 	_, o.journal = semel.As[semel.Journal](o.Store)
 	return o, nil
