@@ -28,6 +28,11 @@ const (
 	succeedsBig             // effect, then a 201 too large to keep
 )
 
+func (p plan) String() string {
+	names := [...]string{"succeeds", "declines", "panics", "does nothing", "cannot dial", "cannot tell", "succeeds with a large result"}
+	return names[p]
+}
+
 // handler is the operation under way: what people write, so it may be slow,
 // deaf, or wrong.
 type handler struct {

@@ -3,6 +3,8 @@ package sim
 import (
 	"fmt"
 	"time"
+
+	"github.com/semelhq/semel"
 )
 
 // note is one line of a trace: what happened, to whom, with which key, and up
@@ -41,31 +43,62 @@ const (
 	noteSweep
 	noteSettle
 	noteHeal
-	noteProbe
 	noteFault
 	noteCount
 )
 
-// text gives the words of a note. A format gets both numbers.
+// text gives the words of a note, a format for both numbers as words gives them.
 func (n note) text() string {
 	texts := [...]string{
 		noteClient: "client %d sends try %d", noteAsk: "request of client %d arrives, payload %d",
-		noteSend: "attempt %d sends a swap over version %d", noteRead: "attempt %d sends a read, call %d",
-		noteApply: "store: version %d written, state %d", noteConflict: "store: conflict, version %d is held, state %d",
-		noteAnswer: "attempt %d hears of version %d", noteError: "attempt %d hears an error, kind %d",
-		noteSleep: "attempt %d sleeps %d ns", noteGrant: "attempt %d is granted version %d",
-		noteStart: "attempt %d starts its handler, plan %d", noteEffect: "attempt %d has its effect, token %d",
-		noteRefusedEffect: "attempt %d: the target refuses token %d", noteReturn: "attempt %d: handler returns, state %d",
+		noteSend: "attempt %d sends a swap over version %d", noteRead: "attempt %[1]d sends a read",
+		noteApply: "store: version %d written, %v", noteConflict: "store: conflict, version %d is held, %v",
+		noteAnswer: "attempt %d hears of version %d", noteError: "attempt %[1]d hears an error",
+		noteSleep: "attempt %d sleeps %v", noteGrant: "attempt %d is granted version %d",
+		noteStart: "attempt %d starts its handler, which %v", noteEffect: "attempt %d has its effect, token %d",
+		noteRefusedEffect: "attempt %d: the target refuses token %d", noteReturn: "attempt %d: handler returns, to be %v",
 		noteRenewed: "attempt %d renewed to version %d", noteLost: "attempt %d lost its claim at version %d",
-		noteCancel: "attempt %d: context cancelled, deaf %d", noteSettled: "attempt %d ends, reason %d",
-		noteLinger: "attempt %d goes on storing behind its caller, to %d", noteDisown: "attempt %d takes its claim back, %d",
-		noteTell: "client %d is told, kind %d", noteGone: "client %d leaves, %d", noteCrash: "crashes, life %d, %d attempts",
-		noteRestart: "restarts, life %d, %d", notePause: "pauses for %d ns, %d", noteResume: "resumes, %d late events, %d",
-		noteStore: "store: mode %d for %d ns", noteFailover: "store: fails over to epoch %d, clock %d ns",
-		noteSweep: "store: version %d is swept, state %d", noteSettle: "operator settles as state %d over version %d",
-		noteHeal: "all faults end, %d attempts alive, %d", noteProbe: "probe %d of phase %d", noteFault: "fault %d, detail %d",
+		noteCancel: "attempt %[1]d: context cancelled", noteSettled: "attempt %d ends, %v",
+		noteLinger: "attempt %[1]d goes on storing behind its caller", noteDisown: "attempt %[1]d takes its claim back",
+		noteTell: "client %d is told: %v", noteGone: "client %[1]d leaves", noteCrash: "crashes, life %d, %d flights",
+		noteRestart: "restarts, life %[1]d", notePause: "pauses for %[1]v", noteResume: "resumes, %[1]d late events",
+		noteStore: "store: down for %[2]v", noteFailover: "store: fails over to epoch %d, clock off by %v",
+		noteSweep: "store: version %d is swept, %v", noteSettle: "operator settles as %v over version %d",
+		noteHeal: "all faults end, %[1]d attempts alive", noteFault: "%v for %v",
 	}
 	return texts[n]
+}
+
+// words gives the numbers of a note as people read them.
+func (n note) words(x, y int64) (any, any) {
+	switch n {
+	case noteApply, noteConflict, noteSweep, noteReturn:
+		return x, semel.State(y)
+	case noteSettle:
+		return semel.State(x), y
+	case noteSettled:
+		if y == 0 {
+			return x, "the store was of no help"
+		}
+		return x, semel.Reason(y)
+	case noteStart:
+		return x, plan(y)
+	case noteTell:
+		return x, kind(y)
+	case noteSleep, noteStore, noteFailover:
+		return x, time.Duration(y)
+	case notePause:
+		return time.Duration(x), y
+	case noteFault:
+		return Fault(x), time.Duration(y)
+	}
+	return x, y
+}
+
+// line is the note as it is read.
+func (n note) line(x, y int64) string {
+	first, second := n.words(x, y)
+	return fmt.Sprintf(n.text(), first, second)
 }
 
 // note adds a step to the trace's hash, and to the trace if there is one.
@@ -93,7 +126,7 @@ func (w *world) note(n note, p *process, k *key, x, y int64) {
 		name = fmt.Sprintf("k%d", k.number)
 	}
 	// A trace that cannot be written is the reader's loss only.
-	_, _ = fmt.Fprintf(w.trace, "%14s %3s %4s  "+n.text()+"\n", time.Duration(w.now), place, name, x, y)
+	_, _ = fmt.Fprintf(w.trace, "%14s %3s %4s  %s\n", time.Duration(w.now), place, name, n.line(x, y))
 }
 
 // mix is the finalizer of SplitMix64.
