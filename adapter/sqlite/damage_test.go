@@ -47,16 +47,16 @@ func TestDamagedRow(t *testing.T) {
 		t.Fatal(err)
 	}
 	restore := func() {
-		execSQL(t, db, "UPDATE record SET digest = ?, epoch = ?, counter = ?, state = 2, expires = ?, meta = ?, result = ?",
-			want.Digest[:], int64(want.Version.Epoch), int64(want.Version.Counter), expires(&want), meta, want.Result)
+		execSQL(t, db, "UPDATE record SET epoch = ?, counter = ?, state = 2, expires = ?, meta = ?, result = ? WHERE digest = ?",
+			int64(want.Version.Epoch), int64(want.Version.Counter), expires(&want), meta, want.Result, want.Digest[:])
 	}
 	for _, change := range []string{
 		"epoch = epoch + 1", "counter = counter - 1", "state = 3", "state = 1", "state = 9", "expires = expires + 1", "expires = 0",
-		"meta = x''", "meta = zeroblob(200)", "meta = substr(meta, 2)", "meta = meta || x'00'", "meta = substr(meta, 1, 150)",
-		"result = NULL", "result = x''", "result = x'41'", "result = result || x'00'",
+		"meta = x''", "meta = zeroblob(200)", "meta = substr(meta, 2)", "meta = CAST(meta || x'00' AS BLOB)", "meta = substr(meta, 1, 150)",
+		"result = NULL", "result = x''", "result = x'41'", "result = CAST(result || x'00' AS BLOB)",
 	} {
 		t.Run(change, func(t *testing.T) {
-			execSQL(t, db, "UPDATE record SET "+change)
+			execSQL(t, db, "UPDATE record SET "+change+" WHERE digest = ?", want.Digest[:])
 			mustBeInDoubt(t, s, want)
 			restore()
 		})
@@ -65,7 +65,7 @@ func TestDamagedRow(t *testing.T) {
 		for _, bit := range []byte{1, 0x80} {
 			changed := bytes.Clone(meta)
 			changed[i] ^= bit
-			execSQL(t, db, "UPDATE record SET meta = ?", changed)
+			execSQL(t, db, "UPDATE record SET meta = ? WHERE digest = ?", changed, want.Digest[:])
 			if r, err := s.Get(t.Context(), want.Digest); !errors.Is(err, semel.ErrDamaged) {
 				t.Fatalf("byte %d, bit %#x: %+v, %v; want ErrDamaged", i, bit, r.Record, err)
 			}
