@@ -30,6 +30,9 @@ type Claim struct {
 	op      lazyContext // of the store's call under way
 	ended   bool
 
+	reading sync.Mutex // held for a moment only
+	version Version
+
 	// Guarded by the keeper's mutex.
 	due        time.Time
 	kept       bool
@@ -43,10 +46,19 @@ func (c *Claim) Context() context.Context { return &c.ctx }
 
 // Version is the fencing token of the claim: a target that accepts tokens
 // refuses one that is older than the newest it has seen.
+// It grows when the lease is renewed. Version does not wait for the store.
 func (c *Claim) Version() Version {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.attempt.held.Version
+	c.reading.Lock()
+	defer c.reading.Unlock()
+	return c.version
+}
+
+// granted notes the version that the claim holds now, and has its lease renewed.
+func (c *Claim) granted(move Move) {
+	c.reading.Lock()
+	c.version = c.attempt.held.Version
+	c.reading.Unlock()
+	c.guard.keeper.keep(c, move.Until)
 }
 
 // Attempt is the number of this attempt at the operation, from 1.
@@ -71,7 +83,7 @@ func (c *Claim) renew() {
 		return
 	}
 	c.guard.tell(a, Renewed, c.start, nil)
-	c.guard.keeper.keep(c, move.Until)
+	c.granted(move)
 }
 
 // Complete stores the result and ends the claim. It gives the record as it is

@@ -138,7 +138,7 @@ func (g *Guard) lead(ctx context.Context, c *Claim) (*Claim, Verdict, error) {
 		return nil, Verdict{}, err
 	}
 	if move.Do == Run {
-		g.keeper.keep(c, move.Until)
+		c.granted(move)
 		g.tell(a, Claimed, c.start, nil)
 		return c, a.Verdict(), nil
 	}

@@ -165,7 +165,7 @@ func TestFieldBug13_PanicIsAnOutcome(t *testing.T) {
 		w.Header().Set("Set-Cookie", "secret=1")
 		io.WriteString(w, "half an ans")
 		panic("boom")
-	}, semelhttp.Options{Panicked: func(*http.Request, any, []byte) {}})
+	}, semelhttp.Options{NotDone: []int{500}, Panicked: func(*http.Request, any, []byte) {}})
 	for i := range 2 {
 		a := send(t, "POST", s.URL, "", "Idempotency-Key", "k")
 		if a.kind() != semelhttp.HandlerFailed || a.StatusCode != 500 || a.Header.Get("Set-Cookie") != "" {

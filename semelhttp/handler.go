@@ -268,7 +268,7 @@ func invoke(next http.Handler, w http.ResponseWriter, r *http.Request) (value an
 	return nil, nil
 }
 
-// conclude stores the answer of a handler that returned, then lets it go.
+// conclude does what the answer of a handler that returned means.
 func (h *Handler) conclude(rec *recorder, r *http.Request, claim *semel.Claim) {
 	if rec.status == 0 {
 		rec.WriteHeader(http.StatusOK)
@@ -285,6 +285,11 @@ func (h *Handler) conclude(rec *recorder, r *http.Request, claim *semel.Claim) {
 		rec.send(r.Method == http.MethodHead)
 		return
 	}
+	h.complete(rec, r, claim)
+}
+
+// complete stores the answer as the operation's outcome, then lets it go.
+func (h *Handler) complete(rec *recorder, r *http.Request, claim *semel.Claim) {
 	record, err := claim.Complete(semel.Result{Code: rec.status, Data: h.encoded(rec)})
 	switch {
 	case err == nil:
@@ -321,7 +326,7 @@ func (h *Handler) encoded(rec *recorder) []byte {
 func (h *Handler) panicked(rec *recorder, r *http.Request, claim *semel.Claim) {
 	rec.drop()
 	refuse(rec, r, HandlerFailed, "", 0)
-	h.conclude(rec, r, claim)
+	h.complete(rec, r, claim) // whatever the route says of a 500: the effect may have happened
 }
 
 // unknown tells the client that nobody knows.
