@@ -197,17 +197,17 @@ const maxInProgress = 5 * time.Second
 func (h *Handler) refusal(w http.ResponseWriter, r *http.Request, v semel.Verdict) {
 	switch v.Reason {
 	case semel.InProgress:
-		refuse(w, r, InProgress, "", min(v.RetryAfter, maxInProgress))
+		refuse(w, r, InProgress, "ask again with the same key and the same content after Retry-After", min(v.RetryAfter, maxInProgress))
 	case semel.Mismatch:
-		refuse(w, r, PayloadMismatch, "", 0)
+		refuse(w, r, PayloadMismatch, "a new operation needs a new key; a repetition needs the method, path and content of the first request, unchanged", 0)
 	case semel.Gone:
-		p := NewProblem(ResultGone, "")
+		p := NewProblem(ResultGone, "do not send it again: it ran once, with the status that original_status tells")
 		p.OriginalStatus = v.Held.Code
 		_ = p.Write(w, r)
 	case semel.Expired:
-		refuse(w, r, KeyExpired, "", 0)
+		refuse(w, r, KeyExpired, "whether it ran long ago is not remembered; look for its effect before it is sent again with a new key", 0)
 	case semel.Early:
-		refuse(w, r, KeyEarly, "", 0)
+		refuse(w, r, KeyEarly, "the clock of the client that made this key is more than 5 minutes ahead", 0)
 	default:
 		refuse(w, r, OutcomeUnknownKind, askAgain, 0)
 	}
