@@ -48,14 +48,18 @@ type door struct {
 }
 
 // open serves a gateway in front of upstream. change may be nil.
-func open(t *testing.T, upstream string, change func(*Config)) *door {
+func open(t testing.TB, upstream string, change func(*Config)) *door {
 	t.Helper()
 	u, err := url.Parse(upstream)
 	if err != nil {
 		t.Fatal(err)
 	}
 	d := &door{logs: new(logs)}
-	log := slog.New(slog.NewTextHandler(d.logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	level := slog.LevelDebug
+	if _, measuring := t.(*testing.B); measuring {
+		level = slog.LevelInfo
+	}
+	log := slog.New(slog.NewTextHandler(d.logs, &slog.HandlerOptions{Level: level}))
 	guard, err := semel.NewGuard(memory.New(memory.Options{}), semel.Options{Observe: Observe(log)})
 	if err != nil {
 		t.Fatal(err)
@@ -214,7 +218,7 @@ func unknown(t *testing.T, d *door, w *wire, before int64, method, body string) 
 	}
 }
 
-func TestFieldBug07ReusedConnectionBreaks(t *testing.T) {
+func TestFieldBug07_ReusedConnectionBreaks(t *testing.T) {
 	bodies := map[string]string{
 		"with a body": "amount=100", "without a body": "", "with a body that is written apart": strings.Repeat("x", inlineBody+1),
 	}
@@ -246,7 +250,7 @@ func TestFieldBug07ReusedConnectionBreaks(t *testing.T) {
 
 // A method that is not guarded may have an effect as well, and has the header
 // that makes net/http send it again.
-func TestFieldBug07UnguardedMethod(t *testing.T) {
+func TestFieldBug07_UnguardedMethod(t *testing.T) {
 	w := serveWire(t, func(c net.Conn, run int64, _ *http.Request) bool {
 		if run == 1 {
 			say(c, created)
