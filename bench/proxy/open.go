@@ -30,33 +30,51 @@ func (s *server) side(name string, r *load.Request, keys load.Keys) rounds.Side 
 // open starts an upstream, and in front of it Caddy and a gateway for each
 // store. Each gateway is a process of its own, so that what one stores neither
 // burdens nor helps another.
-func open(ctx context.Context, programs *child.Programs, connections int, stores ...string) (*bench, error) {
-	b := &bench{programs: programs}
-	connect := func(p *child.Process, err error) (*server, error) {
+func open(ctx context.Context, programs *child.Programs, connections int, stores ...string) (b *bench, err error) {
+	b = &bench{programs: programs}
+	defer func() {
+		if err != nil {
+			programs.StopAll()
+		}
+	}()
+	p, err := programs.Server(ctx, "upstream")
+	if err != nil {
+		return nil, err
+	}
+	if b.upstream, err = connect(p, connections); err != nil {
+		return nil, err
+	}
+	if b.caddy, err = b.openCaddy(ctx, connections, kept); err != nil {
+		return nil, err
+	}
+	for _, store := range stores {
+		if p, err = programs.Gateway(ctx, b.upstream.Address, store); err != nil {
+			return nil, err
+		}
+		s, err := connect(p, connections)
 		if err != nil {
 			return nil, err
 		}
-		c, err := load.Dial(p.Address, connections)
-		return &server{p, c}, err
-	}
-	var err error
-	if b.upstream, err = connect(programs.Server(ctx, "upstream")); err == nil {
-		b.caddy, err = connect(programs.Caddy(ctx, func(address string) string {
-			return caddyConfig(address, b.upstream.Address)
-		}))
-	}
-	for _, store := range stores {
-		if err == nil {
-			var s *server
-			s, err = connect(programs.Gateway(ctx, b.upstream.Address, store))
-			b.gateways = append(b.gateways, s)
-		}
-	}
-	if err != nil {
-		programs.StopAll()
-		return nil, err
+		b.gateways = append(b.gateways, s)
 	}
 	return b, nil
+}
+
+// openCaddy starts a Caddy that keeps so many idle connections to the upstream.
+func (b *bench) openCaddy(ctx context.Context, connections, kept int) (*server, error) {
+	p, err := b.programs.Caddy(ctx, func(address string) string { return caddyConfig(address, b.upstream.Address, kept) })
+	if err != nil {
+		return nil, err
+	}
+	return connect(p, connections)
+}
+
+func connect(p *child.Process, connections int) (*server, error) {
+	c, err := load.Dial(p.Address, connections)
+	if err != nil {
+		return nil, err
+	}
+	return &server{p, c}, nil
 }
 
 func (b *bench) close() {

@@ -31,14 +31,15 @@ const (
 	// hot is how many keys are replayed in turn.
 	hot = 1000
 	// kept is how many connections to the upstream Caddy may keep. Its default of 32
-	// is below the number of clients, so it would dial again and again; the gateway
+	// is below the number of clients, so that it dials again and again; the gateway
 	// keeps as many without being told.
-	kept = 1024
+	kept        = 1024
+	keptDefault = 32
 )
 
 // caddyConfig is what Caddy is told. Everything else is its default: no access
 // log, HTTP/1.1 to the upstream over connections that are kept.
-func caddyConfig(address, upstream string) string {
+func caddyConfig(address, upstream string, kept int) string {
 	return fmt.Sprintf(`{
   "admin": {"disabled": true, "config": {"persist": false}},
   "logging": {"logs": {"default": {"writer": {"output": "discard"}}}},
@@ -70,11 +71,17 @@ func Memory(ctx context.Context, w io.Writer, programs *child.Programs, o rounds
 	var next atomic.Uint64
 	next.Store(hot)
 	fresh := load.Counting(&next)
+	asInstalled, err := b.openCaddy(ctx, connections, keptDefault)
+	if err != nil {
+		return nil, err
+	}
+	defer asInstalled.client.Close()
 	sides := []rounds.Side{
 		b.caddy.side("caddy", request, fresh),
 		b.gateways[0].side("fresh", request.Replayed(false), fresh),
 		b.gateways[1].side("replay", request.Replayed(true), load.Cycling(hot)),
-		b.upstream.side("upstream itself", request, fresh),
+		asInstalled.side("caddy default", request, fresh),
+		b.upstream.side("upstream alone", request, fresh),
 	}
 	log, err := b.compare(ctx, w, o, sides, 2)
 	if err != nil {
@@ -83,6 +90,7 @@ func Memory(ctx context.Context, w io.Writer, programs *child.Programs, o rounds
 	return []rounds.Result{
 		log.Result(1, rounds.Result{ID: "P10", What: "gateway, memory, fresh", Against: "Caddy reverse_proxy", Goal: freshGoal}),
 		log.Result(2, rounds.Result{ID: "P10", What: "gateway, memory, replay", Against: "Caddy reverse_proxy", Goal: replayGoal}),
+		log.Result(3, rounds.Result{ID: "P10", What: "Caddy with its default of 32 idle", Against: "Caddy reverse_proxy"}),
 	}, nil
 }
 
