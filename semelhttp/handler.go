@@ -140,13 +140,20 @@ func bodyKind(err error) ProblemKind {
 	return BodyUnreadable
 }
 
-// unavailable answers a request for which nothing could be started. A client
-// that has left is not answered.
+// unavailable answers a request for which nothing could be started. One that
+// was broken off is answered, too: a client that has closed its half of the
+// connection still reads, and net/http would tell it 200.
 func unavailable(w http.ResponseWriter, r *http.Request, err error) {
-	if r.Context().Err() != nil && !errors.Is(err, semel.ErrUnavailable) {
+	if r.Context().Err() == nil || errors.Is(err, semel.ErrUnavailable) {
+		refuse(w, r, StoreUnavailable, "", 0)
 		return
 	}
-	refuse(w, r, StoreUnavailable, "", 0)
+	p := &Problem{
+		Type: "about:blank", Title: http.StatusText(http.StatusServiceUnavailable), Status: http.StatusServiceUnavailable,
+		Detail:    "the request was broken off before it was started; the same request with the same key may be sent again",
+		Retryable: true, RetryAfter: retryAtLeast,
+	}
+	_ = p.Write(w, r) // a client that cannot be reached asks again
 }
 
 // refuse answers with a problem. retryAfter is 0 for the kind's own.
