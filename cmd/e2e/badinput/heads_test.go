@@ -10,6 +10,7 @@ import (
 
 // TestHeads: requests whose line or headers are wrong.
 func TestHeads(t *testing.T) {
+	t.Parallel()
 	g := startGateway(t)
 	refused, server := want{}, want{status: 400}
 	scope := want{400, semelhttp.ScopeRequired, 0, "Authorization"}
@@ -78,6 +79,7 @@ func TestHeads(t *testing.T) {
 // TestSmuggling: two requests in one. Whatever the gateway takes for the first
 // one's end, the service must take for it, too.
 func TestSmuggling(t *testing.T) {
+	t.Parallel()
 	g := startGateway(t)
 	inner := "POST /smuggled HTTP/1.1\r\nHost: a\r\nAuthorization: a\r\nIdempotency-Key: s\r\nContent-Length: 1\r\n\r\nb"
 	both := fmt.Sprintf("Content-Length: %d", 5+len(inner))
@@ -120,6 +122,7 @@ func TestSmuggling(t *testing.T) {
 
 // TestTenants: another tenant's key is a key like any other.
 func TestTenants(t *testing.T) {
+	t.Parallel()
 	g := startGateway(t)
 	send := func(tenant, body string) []byte {
 		return []byte(fmt.Sprintf("POST /tenants HTTP/1.1\r\nHost: a\r\nAuthorization: %s\r\nIdempotency-Key: shared\r\nContent-Length: %d\r\n\r\n%s", tenant, len(body), body))

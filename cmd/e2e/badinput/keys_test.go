@@ -55,6 +55,7 @@ func uuid7(at time.Time) string {
 }
 
 func TestKeys(t *testing.T) {
+	t.Parallel()
 	g := startGateway(t)
 	invalid := want{status: 400, kind: semelhttp.KeyInvalid}
 	saying := func(text string) want { return want{400, semelhttp.KeyInvalid, 0, text} }
@@ -151,7 +152,8 @@ func TestKeys(t *testing.T) {
 
 // TestGeneratedKeys computes what is right for keys that nobody wrote.
 func TestGeneratedKeys(t *testing.T) {
-	const n = 1200
+	t.Parallel()
+	const n = 1500
 	t.Logf("seed %d, %d keys", *seed, n)
 	g := startGateway(t)
 	source := rand.New(rand.NewPCG(*seed, 1))

@@ -42,6 +42,9 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	code := m.Run()
+	if testing.Verbose() {
+		fmt.Printf("%d bad inputs, each with its expected answer\n", bad.Load())
+	}
 	_ = os.RemoveAll(scratch)
 	os.Exit(code)
 }
@@ -49,7 +52,7 @@ func TestMain(m *testing.M) {
 // semel builds the command, once.
 var semel = sync.OnceValues(func() (string, error) { return program.Build(scratch) })
 
-func binary(t *testing.T) string {
+func built(t *testing.T) string {
 	t.Helper()
 	path, err := semel()
 	if err != nil {
@@ -99,7 +102,7 @@ func startGateway(t *testing.T) *gateway {
 	}
 	u := newUpstream(t)
 	g := &gateway{store: filepath.Join(dir, "semel.db"), upstream: u}
-	g.start(t, exec.Command(binary(t), "gateway", "--config", config, "--upstream", "http://"+u.address(), "--store", "sqlite:"+g.store))
+	g.start(t, exec.Command(built(t), "gateway", "--config", config, "--upstream", "http://"+u.address(), "--store", "sqlite:"+g.store))
 	return g
 }
 

@@ -30,6 +30,7 @@ func ended(t *testing.T, command *exec.Cmd) (code int, output string) {
 // the cause and the way out.
 func refusal(t *testing.T, name string, command *exec.Cmd, wantCode int, texts ...string) {
 	t.Helper()
+	bad.Add(1)
 	code, output := ended(t, command)
 	if code != wantCode {
 		t.Errorf("%s: exit code %d, want %d; it wrote:\n%s", name, code, wantCode, output)
@@ -52,7 +53,8 @@ func refusal(t *testing.T, name string, command *exec.Cmd, wantCode int, texts .
 // TestUsage: command lines that cannot be meant. Each is refused with exit code
 // 2 before anything is opened, and says what to write instead.
 func TestUsage(t *testing.T) {
-	semel := binary(t)
+	t.Parallel()
+	semel := built(t)
 	dir := t.TempDir()
 	good := map[string]string{"--upstream": "http://127.0.0.1:1", "--listen": "127.0.0.1:0", "--store": "sqlite:" + filepath.Join(dir, "semel.db")}
 	tests := []struct {
@@ -132,7 +134,8 @@ func TestUsage(t *testing.T) {
 // TestConfiguration: files that cannot be meant. The refusal names line and
 // column, and shows the line.
 func TestConfiguration(t *testing.T) {
-	semel := binary(t)
+	t.Parallel()
+	semel := built(t)
 	tests := []struct{ name, file, place, text string }{
 		{"no YAML", "upstream: [", ":1:", "not YAML"},
 		{"noise", "\x00\x01\x02\xff", "", "is not text"},
@@ -175,7 +178,8 @@ func TestConfiguration(t *testing.T) {
 // TestAddresses: addresses that cannot be listened at. The command line may well
 // be right, so the exit code is 1.
 func TestAddresses(t *testing.T) {
-	semel := binary(t)
+	t.Parallel()
+	semel := built(t)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

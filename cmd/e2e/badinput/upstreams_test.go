@@ -16,6 +16,7 @@ import (
 // sent the request. Nobody then knows whether they acted, so it is said, and
 // said again, and nothing is sent a second time.
 func TestUpstreams(t *testing.T) {
+	t.Parallel()
 	g := startGateway(t)
 	ok := "HTTP/1.1 200 OK\r\n"
 	tests := []struct {
@@ -72,6 +73,7 @@ func TestUpstreams(t *testing.T) {
 // TestOddUpstreams: services that answer strangely, and answer. The answer is
 // kept like any other.
 func TestOddUpstreams(t *testing.T) {
+	t.Parallel()
 	g := startGateway(t)
 	second := "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison"
 	tests := []struct {
@@ -121,12 +123,13 @@ func TestOddUpstreams(t *testing.T) {
 // TestUpstreamIsDown: as long as nothing was sent the key is free, and once the
 // service is there the operation runs, once.
 func TestUpstreamIsDown(t *testing.T) {
+	t.Parallel()
 	address, err := program.Address()
 	if err != nil {
 		t.Fatal(err)
 	}
 	g := &gateway{upstream: newUpstream(t)} // to count with
-	g.start(t, exec.Command(binary(t), "gateway", "--upstream", "http://"+address, "--require", "--store", "sqlite:"+filepath.Join(t.TempDir(), "semel.db")))
+	g.start(t, exec.Command(built(t), "gateway", "--upstream", "http://"+address, "--require", "--store", "sqlite:"+filepath.Join(t.TempDir(), "semel.db")))
 	down := want{status: 502, kind: semelhttp.UpstreamUnreachable}
 	for _, key := range []string{"a", "b", "a", "b", "a"} {
 		g.try(t, trial{name: "the upstream is down", request: post("/down", "body", "Idempotency-Key: "+key), want: down})

@@ -8,11 +8,15 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/semelhq/semel/semelhttp"
 )
+
+// bad counts the bad inputs, for the record.
+var bad atomic.Int64
 
 // patience bounds what should take milliseconds.
 const patience = 30 * time.Second
@@ -104,6 +108,9 @@ type want struct {
 // try sends a bad input and compares.
 func (g *gateway) try(t *testing.T, c trial) answer {
 	t.Helper()
+	if c.want.status == 0 || c.want.status >= 400 {
+		bad.Add(1)
+	}
 	before, _ := g.upstream.count("")
 	got, err := exchange(g.address, c.request, c.ends)
 	after, _ := g.upstream.count("")

@@ -1,11 +1,14 @@
 package program
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -57,6 +60,9 @@ func Start(command *exec.Cmd) (*Process, error) {
 // Ended is closed when the process has ended.
 func (p *Process) Ended() <-chan struct{} { return p.ended }
 
+// ID gives the process id.
+func (p *Process) ID() int { return p.command.Process.Pid }
+
 // Output gives the last 64 KiB of what the process wrote.
 func (p *Process) Output() string { return p.output.String() }
 
@@ -89,24 +95,41 @@ func (p *Process) Wait(limit time.Duration) (int, error) {
 	}
 }
 
-// Serving waits until the process takes connections at the address.
+// Serving waits until the process answers HTTP requests at the address. It asks
+// for a tunnel, which every server refuses and none passes on.
 func (p *Process) Serving(address string, limit time.Duration) error {
 	deadline := time.Now().Add(limit)
 	for {
+		err := answers(address, deadline)
+		if err == nil {
+			return nil
+		}
 		select {
 		case <-p.ended:
-			return fmt.Errorf("it ended with code %d before it took connections at %s; it wrote:\n%s", p.command.ProcessState.ExitCode(), address, p.Output())
+			return fmt.Errorf("it ended with code %d before it answered at %s; it wrote:\n%s", p.command.ProcessState.ExitCode(), address, p.Output())
 		default:
 		}
-		c, err := net.DialTimeout("tcp", address, time.Second)
-		if err == nil {
-			return c.Close()
-		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("it took no connections at %s within %v: %w; it wrote:\n%s", address, limit, err, p.Output())
+			return fmt.Errorf("it did not answer at %s within %v: %w; it wrote:\n%s", address, limit, err, p.Output())
 		}
 		time.Sleep(2 * time.Millisecond)
 	}
+}
+
+func answers(address string, deadline time.Time) error {
+	c, err := net.DialTimeout("tcp", address, time.Second)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if err := c.SetDeadline(deadline); err != nil {
+		return err
+	}
+	if _, err := io.WriteString(c, "CONNECT ready:1 HTTP/1.1\r\nHost: ready:1\r\nConnection: close\r\n\r\n"); err != nil {
+		return err
+	}
+	_, err = http.ReadResponse(bufio.NewReader(c), nil)
+	return err
 }
 
 // Address gives a loopback address that nobody listens at. Its port lies below
