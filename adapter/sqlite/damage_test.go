@@ -47,7 +47,7 @@ func TestDamagedRow(t *testing.T) {
 		t.Fatal(err)
 	}
 	restore := func() {
-		execSQL(t, db, "UPDATE record SET epoch = ?, counter = ?, state = 2, expires = ?, meta = ?, result = ? WHERE digest = ?",
+		execSQL(t, db, "UPDATE entry SET epoch = ?, counter = ?, state = 2, expires = ?, meta = ?, result = ? WHERE digest = ? AND kind = 1",
 			int64(want.Version.Epoch), int64(want.Version.Counter), expires(&want), meta, want.Result, want.Digest[:])
 	}
 	for _, change := range []string{
@@ -56,7 +56,7 @@ func TestDamagedRow(t *testing.T) {
 		"result = NULL", "result = x''", "result = x'41'", "result = CAST(result || x'00' AS BLOB)",
 	} {
 		t.Run(change, func(t *testing.T) {
-			execSQL(t, db, "UPDATE record SET "+change+" WHERE digest = ?", want.Digest[:])
+			execSQL(t, db, "UPDATE entry SET "+change+" WHERE digest = ? AND kind = 1", want.Digest[:])
 			mustBeInDoubt(t, s, want)
 			restore()
 		})
@@ -65,7 +65,7 @@ func TestDamagedRow(t *testing.T) {
 		for _, bit := range []byte{1, 0x80} {
 			changed := bytes.Clone(meta)
 			changed[i] ^= bit
-			execSQL(t, db, "UPDATE record SET meta = ? WHERE digest = ?", changed, want.Digest[:])
+			execSQL(t, db, "UPDATE entry SET meta = ? WHERE digest = ? AND kind = 1", changed, want.Digest[:])
 			if r, err := s.Get(t.Context(), want.Digest); !errors.Is(err, semel.ErrDamaged) {
 				t.Fatalf("byte %d, bit %#x: %+v, %v; want ErrDamaged", i, bit, r.Record, err)
 			}
@@ -96,7 +96,7 @@ func TestDamagedRowIsNotRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	digest := guard.Digest(key)
-	execSQL(t, openSQL(t, path), "UPDATE record SET result = x'6f4b' WHERE digest = ?", digest[:])
+	execSQL(t, openSQL(t, path), "UPDATE entry SET result = x'6f4b' WHERE digest = ? AND kind = 1", digest[:])
 	if err := do(); !errors.Is(err, semel.ErrInDoubt) || runs != 1 {
 		t.Errorf("got %v after %d runs, want in doubt after 1", err, runs)
 	}
@@ -111,12 +111,12 @@ func TestListAndHistoryTellOfDamage(t *testing.T) {
 	}
 	digest := done(3).Digest
 	db := openSQL(t, path)
-	execSQL(t, db, "UPDATE record SET result = x'00' WHERE digest = ?", digest[:])
+	execSQL(t, db, "UPDATE entry SET result = x'00' WHERE digest = ? AND kind = 1", digest[:])
 	list, err := s.List(t.Context(), semel.Filter{})
 	if len(list) != 4 || !errors.Is(err, semel.ErrDamaged) || !bytes.Contains([]byte(err.Error()), []byte(digest.String())) {
 		t.Errorf("list: %d records, %v; want 4 and an error that names %v", len(list), err, digest)
 	}
-	execSQL(t, db, "UPDATE journal SET meta = x'00' WHERE seq = (SELECT min(seq) FROM journal WHERE digest = ?)", digest[:])
+	execSQL(t, db, "UPDATE entry SET meta = x'00' WHERE n = (SELECT min(n) FROM entry WHERE digest = ? AND kind = 0)", digest[:])
 	history, err := s.History(t.Context(), digest)
 	if len(history) != 1 || !errors.Is(err, semel.ErrDamaged) {
 		t.Errorf("history: %d entries, %v; want 1 and ErrDamaged", len(history), err)
@@ -168,7 +168,7 @@ func TestFlippedBytesInTheFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := all[1]
-	meta := bytes.Index(file, appendMeta(nil, &want)) // the second is the journal's
+	meta := bytes.Index(file, append(appendMeta(nil, &want), want.Result...)) // in the journal there is no result
 	row := bytes.LastIndex(file[:meta], want.Digest[:])
 	if row < 0 || meta-row > 80 {
 		t.Fatalf("the row is not where it should be: digest at %d, meta at %d", row, meta)
@@ -282,7 +282,7 @@ func TestCheck(t *testing.T) {
 // The table store without its row, or the journal without its newest one, must
 // not begin to count from the start.
 func TestLostVersion(t *testing.T) {
-	for _, change := range []string{"DELETE FROM store", "UPDATE store SET epoch = 0", "DELETE FROM journal"} {
+	for _, change := range []string{"DELETE FROM store", "UPDATE store SET epoch = 0", "DELETE FROM entry"} {
 		path := newPath(t)
 		s := openTest(t, path, Options{})
 		mustSwap(t, s, semel.Version{}, done(1))

@@ -165,7 +165,7 @@ func TestFailedCommitIsUndone(t *testing.T) {
 	s := openTest(t, path, Options{})
 	first := mustSwap(t, s, semel.Version{}, pending(1))
 	cause := errors.New("power cut")
-	err := s.file.transact(func() (bool, error) {
+	err := s.file.transact(s.file.begin, func() (bool, error) {
 		out := make([]semel.Swapped, 2)
 		swaps := []semel.Swap{{Old: first.Version, Next: done(1)}, {Next: done(2)}}
 		if wrote, err := s.file.swapAll(swaps, out); !wrote || err != nil {

@@ -38,11 +38,14 @@ type reader struct {
 
 // writer is the connection that writes, guarded by file.mu.
 type writer struct {
-	conn                               *conn
-	begin, commit, rollback, last, get *stmt
-	insert, update, log                *stmt
-	expired, sweep                     *stmt
-	meta                               []byte // used again
+	conn             *conn
+	look, begin      *stmt // without the write lock, and with it
+	commit, rollback *stmt
+	last, get        *stmt
+	insert, update   *stmt
+	log, unlog       *stmt
+	expired, sweep   *stmt
+	meta             []byte // used again
 	// version is the last one that was given out; zero if it must be read. Another
 	// process that writes, or opens the file, leaves a row in the journal where our
 	// next one belongs, so a stale version is noticed at its first use.
@@ -50,18 +53,21 @@ type writer struct {
 }
 
 const (
-	sqlGet    = "SELECT " + columns + " FROM record WHERE digest = ?"
-	sqlLast   = "SELECT epoch, (SELECT max(seq) FROM journal) FROM store"
-	sqlInsert = "INSERT INTO record (epoch, counter, state, expires, meta, result, digest) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (digest) DO NOTHING"
-	sqlUpdate = "UPDATE record SET epoch = ?, counter = ?, state = ?, expires = ?, meta = ?, result = ? WHERE digest = ? AND epoch = ? AND counter = ?"
-	sqlLog    = "INSERT INTO journal (seq, digest, meta) VALUES (?, ?, ?)"
+	sqlGet    = "SELECT " + columns + " FROM entry WHERE digest = ? AND kind = 1"
+	sqlLast   = "SELECT epoch, (SELECT max(n) / 2 FROM entry) FROM store"
+	sqlInsert = "INSERT INTO entry (n, kind, epoch, counter, state, expires, meta, result, digest) VALUES (?, 1, ?, ?, ?, ?, ?, ?, ?)" +
+		" ON CONFLICT (digest) WHERE kind = 1 DO NOTHING"
+	sqlUpdate = "UPDATE entry SET epoch = ?, counter = ?, state = ?, expires = ?, meta = ?, result = ?" +
+		" WHERE digest = ? AND kind = 1 AND epoch = ? AND counter = ?"
+	sqlLog   = "INSERT INTO entry (n, kind, digest, meta) VALUES (?, 0, ?, ?)"
+	sqlUnlog = "DELETE FROM entry WHERE n = ? AND kind = 0"
 )
 
 func newWriter(c *conn) (writer, error) {
 	w := writer{conn: c}
 	for sql, s := range map[string]**stmt{
-		"BEGIN IMMEDIATE": &w.begin, "COMMIT": &w.commit, "ROLLBACK": &w.rollback,
-		sqlLast: &w.last, sqlGet: &w.get, sqlInsert: &w.insert, sqlUpdate: &w.update, sqlLog: &w.log,
+		"BEGIN": &w.look, "BEGIN IMMEDIATE": &w.begin, "COMMIT": &w.commit, "ROLLBACK": &w.rollback,
+		sqlLast: &w.last, sqlGet: &w.get, sqlInsert: &w.insert, sqlUpdate: &w.update, sqlLog: &w.log, sqlUnlog: &w.unlog,
 		sqlExpired: &w.expired, sqlSweep: &w.sweep,
 	} {
 		var err error
@@ -133,27 +139,32 @@ func (f *file) borrow(ctx context.Context) (*reader, error) {
 
 func (f *file) giveBack(r *reader) { f.readers <- r }
 
-// CompareAndSwap is SwapMany of one. An insert looks first, so that a duplicate
-// takes no write lock.
+// CompareAndSwap is SwapMany of one. An insert looks first, in the same
+// transaction, and takes the write lock only if there is something to write.
 func (f *file) CompareAndSwap(_ context.Context, old semel.Version, next semel.Record) (semel.Reading, error) {
 	f.writing.Add(1)
 	defer f.writing.Add(-1)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.conn == nil {
-		return semel.Reading{}, errClosed
-	}
-	if old.IsZero() {
-		held, err := f.read(f.writer.get, next.Digest)
-		if err == nil && held.Record.Held() {
-			err = semel.ErrConflict
+	swaps, out := [1]semel.Swap{{Old: old, Next: next}}, [1]semel.Swapped{}
+	held := false
+	err := f.transact(f.look, func() (bool, error) {
+		if old.IsZero() {
+			out[0].Reading, out[0].Err = f.read(f.writer.get, next.Digest)
+			if held = out[0].Reading.Record.Held(); held || out[0].Err != nil {
+				return false, nil
+			}
 		}
-		if err != nil {
-			return held, err
-		}
+		return f.swapAll(swaps[:], out[:])
+	})
+	switch {
+	case errors.Is(err, errStale) || isBusy(err): // another process wrote after we looked
+		f.swapMany(swaps[:], out[:])
+	case err != nil:
+		return semel.Reading{}, err
+	case held:
+		return out[0].Reading, semel.ErrConflict
 	}
-	var out [1]semel.Swapped
-	f.swapMany([]semel.Swap{{Old: old, Next: next}}, out[:])
 	return out[0].Reading, out[0].Err
 }
 
@@ -171,9 +182,10 @@ func (f *file) SwapMany(_ context.Context, swaps []semel.Swap) []semel.Swapped {
 }
 
 func (f *file) swapMany(swaps []semel.Swap, out []semel.Swapped) {
-	err := f.transact(func() (bool, error) { return f.swapAll(swaps, out) })
+	all := func() (bool, error) { return f.swapAll(swaps, out) }
+	err := f.transact(f.begin, all)
 	if errors.Is(err, errStale) {
-		err = f.transact(func() (bool, error) { return f.swapAll(swaps, out) })
+		err = f.transact(f.begin, all)
 	}
 	if err != nil {
 		for i := range out {
@@ -185,14 +197,13 @@ func (f *file) swapMany(swaps []semel.Swap, out []semel.Swapped) {
 // errStale: another process has written since we last looked.
 var errStale = errors.New("sqlite: another process keeps writing between the lock and the write")
 
-// transact runs fn in a transaction that has the write lock from its start. It
-// commits if fn says that there is something to commit. It is called with f.mu
-// held.
-func (f *file) transact(fn func() (bool, error)) error {
+// transact runs fn in a transaction, which begin begins, and commits if fn
+// says that there is something to commit. It is called with f.mu held.
+func (f *file) transact(begin *stmt, fn func() (bool, error)) error {
 	if f.conn == nil {
 		return errClosed
 	}
-	if _, err := f.begin.exec(); err != nil {
+	if _, err := begin.exec(); err != nil {
 		return f.explain("begin to write", err)
 	}
 	wrote, err := fn()
@@ -254,7 +265,7 @@ func (f *file) readVersion() error {
 	})
 	if err == nil && (f.version.Epoch == 0 || f.version.Counter == 0) {
 		f.version = semel.Version{}
-		return fmt.Errorf("sqlite: %s: its tables store and journal do not tell the last version; somebody changed them; put a backup back", f.path)
+		return fmt.Errorf("sqlite: %s: its tables store and entry do not tell the last version; somebody changed them; put a backup back", f.path)
 	}
 	return f.explain("read the last version", err)
 }
@@ -270,17 +281,25 @@ func (f *file) swap(old semel.Version, next *semel.Record) (bool, error) {
 	epoch, counter := int64(next.Version.Epoch), int64(next.Version.Counter)
 	var rows int64
 	var err error
+	record, line := 2*counter+1, 2*counter
 	if old.IsZero() {
-		rows, err = f.insert.exec(epoch, counter, int64(next.State), expires(next), f.meta, result, next.Digest[:])
+		// The line comes first, so that each row is put behind the last one: a row
+		// between others splits pages.
+		if _, err = f.log.exec(line, next.Digest[:], f.meta); err == nil {
+			rows, err = f.insert.exec(record, epoch, counter, int64(next.State), expires(next), f.meta, result, next.Digest[:])
+		}
+		if err == nil && rows == 0 {
+			_, err = f.unlog.exec(line)
+		}
 	} else {
 		rows, err = f.update.exec(epoch, counter, int64(next.State), expires(next), f.meta, result, next.Digest[:],
 			int64(old.Epoch), int64(old.Counter))
+		if err == nil && rows > 0 {
+			_, err = f.log.exec(line, next.Digest[:], f.meta)
+		}
 	}
-	if err != nil || rows == 0 {
-		return false, f.explain("write", err)
-	}
-	if _, err = f.log.exec(counter, next.Digest[:], f.meta); isConstraint(err) {
+	if isConstraint(err) {
 		return false, errStale
 	}
-	return true, f.explain("write", err)
+	return rows > 0, f.explain("write", err)
 }

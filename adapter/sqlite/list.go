@@ -10,14 +10,14 @@ import (
 )
 
 const (
-	sqlExpired = "SELECT rowid, " + columns + " FROM record WHERE state <> 1 AND expires <= ? ORDER BY expires LIMIT ? OFFSET ?"
-	sqlSweep   = "DELETE FROM record WHERE rowid = ?"
-	sqlList    = "SELECT " + columns + " FROM record WHERE digest > ?1" +
+	sqlExpired = "SELECT n, " + columns + " FROM entry WHERE state > 1 AND expires <= ? ORDER BY expires LIMIT ? OFFSET ?"
+	sqlSweep   = "DELETE FROM entry WHERE n = ? AND state > 1"
+	sqlList    = "SELECT " + columns + " FROM entry WHERE digest > ?1 AND kind = 1" +
 		" AND (?2 = 0 OR state = ?2) AND (?3 = 0 OR (state = 1 AND expires <= ?3))" +
 		" AND (?4 IS NULL OR instr(meta, ?4) > 0) AND (?5 IS NULL OR instr(meta, ?5) > 0) ORDER BY digest"
-	sqlAll     = "SELECT " + columns + " FROM record NOT INDEXED"
-	sqlJournal = "SELECT digest, meta FROM journal WHERE length(digest) > 0"
-	sqlHistory = "SELECT meta FROM journal WHERE digest = ? ORDER BY seq"
+	sqlAll     = "SELECT " + columns + " FROM entry NOT INDEXED WHERE kind = 1"
+	sqlJournal = "SELECT digest, meta FROM entry WHERE kind = 0 AND length(digest) > 0"
+	sqlHistory = "SELECT meta FROM entry WHERE digest = ? AND kind = 0 ORDER BY n"
 )
 
 // sweepChunk is how many records one transaction of the sweeper deletes: few,
@@ -52,23 +52,23 @@ func (s *Store) Sweep(ctx context.Context, limit int) (int, error) {
 func (f *file) sweepSome(limit, skip int) (deleted, damaged int, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	err = f.transact(func() (bool, error) {
-		var rowids []int64
+	err = f.transact(f.begin, func() (bool, error) {
+		var rows []int64
 		err := f.expired.query(context.Background(), func(row []driver.Value) bool {
-			rowid, _ := row[0].(int64)
+			n, _ := row[0].(int64)
 			if _, err := decodeRow(row[1:]); err != nil {
 				damaged++
 			} else {
-				rowids = append(rowids, rowid)
+				rows = append(rows, n)
 			}
 			return true
 		}, f.now().UnixNano(), int64(limit), int64(skip))
-		for _, rowid := range rowids {
+		for _, n := range rows {
 			if err == nil {
-				_, err = f.sweep.exec(rowid)
+				_, err = f.sweep.exec(n)
 			}
 		}
-		deleted = len(rowids)
+		deleted = len(rows)
 		return deleted > 0, f.explain("sweep", err)
 	})
 	if err != nil {

@@ -126,6 +126,6 @@ func (f *file) begun(c *conn) error {
 	// since the copy was made; adding one keeps two openings in one millisecond apart.
 	return errors.Join(
 		c.run(fmt.Sprintf("UPDATE store SET epoch = max(epoch + 1, %d)", f.now().UnixMilli())),
-		c.run("INSERT INTO journal (seq, digest, meta) VALUES ((SELECT ifnull(max(seq), 0) + 1 FROM journal), x'', x'')"),
+		c.run("INSERT INTO entry (n, kind, digest, meta) VALUES (((SELECT ifnull(max(n) / 2, 0) FROM entry) + 1) * 2, 0, x'', x'')"),
 	)
 }
