@@ -19,16 +19,12 @@ type Result struct {
 // them changes nothing. Until then its lease is renewed in the background. A
 // Claim is safe for concurrent use.
 type Claim struct {
-	guard  *Guard
-	start  time.Time
-	now    time.Time // the local clock, as last read by drive
-	flight flight
 	ctx    lazyContext
+	number int
 
-	mu      sync.Mutex // held during every move of the attempt
-	attempt Attempt
-	op      lazyContext // of the store's call under way
-	ended   bool
+	mu    sync.Mutex // held during every move of the attempt
+	ended bool
+	*work // gone once the claim has ended
 
 	reading sync.Mutex // held for a moment only
 	version Version
@@ -62,7 +58,7 @@ func (c *Claim) granted(move Move) {
 }
 
 // Attempt is the number of this attempt at the operation, from 1.
-func (c *Claim) Attempt() int { return c.attempt.verdict.Attempt }
+func (c *Claim) Attempt() int { return c.number }
 
 // renew extends the lease, on a goroutine of the keeper.
 func (c *Claim) renew() {
@@ -152,7 +148,7 @@ func (c *Claim) linger(move Move, kind EventKind, shared Verdict) {
 	going := g.astray(func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		c.driveToEnd(move)
+		c.driveToEnd(c.ctx.parent, move)
 		// What it came to is in the events and in the store; nobody waits for it.
 		_, _ = c.settled(kind, shared)
 	})
@@ -180,6 +176,8 @@ func (c *Claim) settled(kind EventKind, shared Verdict) (Verdict, error) {
 	}
 	c.ctx.end(context.Canceled)
 	g.flights.land(&c.flight, &told, nil)
+	g.works.put(c.work)
+	c.work = nil
 	g.busy.Done()
 	switch {
 	case ours:
@@ -190,30 +188,75 @@ func (c *Claim) settled(kind EventKind, shared Verdict) (Verdict, error) {
 	return v, ErrInDoubt
 }
 
+// work is an attempt with what drives it: what a claim needs until it ends,
+// and a request that is not granted for even less long. It is large, so its
+// room is used again.
+type work struct {
+	guard   *Guard
+	start   time.Time
+	now     time.Time // the local clock, as last read by drive
+	flight  flight
+	attempt Attempt
+	op      *lazyContext // of the store's last call; nil before the first
+}
+
+// works keeps room for work.
+type works struct{ spare sync.Pool }
+
+func (s *works) get() *work {
+	if w, ok := s.spare.Get().(*work); ok {
+		return w
+	}
+	return new(work)
+}
+
+// put takes work back that is done and has landed, except what somebody may
+// still look at: a flight for which a duplicate waited, or a context for whose
+// end somebody waits.
+func (s *works) put(w *work) {
+	if w.flight.landed != nil {
+		return
+	}
+	op := w.op
+	if op != nil && op.unseen() {
+		*op = lazyContext{}
+	} else {
+		op = nil
+	}
+	*w = work{op: op}
+	s.spare.Put(w)
+}
+
+// prepare is NewAttempt in place: to copy an attempt takes time.
+func (w *work) prepare(ask Ask, digest Digest) {
+	a := &w.attempt
+	a.ask, a.policy, a.digest, a.owner, a.nonce = ask, ask.Policy, digest, w.guard.options.Owner, newNonce
+}
+
 // drive carries out moves until the attempt runs or stops. It returns sooner,
 // with a Sleep, once a sleep would end after until, if until is set; and with
 // the cause of ctx if ctx ends while another's lease is waited for. Nothing else
 // follows ctx: a claim that may have landed has to be followed to its end.
-func (c *Claim) drive(ctx context.Context, move Move, until time.Time) (Move, error) {
+func (w *work) drive(ctx context.Context, move Move, until time.Time) (Move, error) {
 	for {
 		switch move.Do {
 		case SwapRecord:
-			op := c.op.again(ctx, c.now.Add(storeTimeout))
-			r, err := c.guard.store.CompareAndSwap(op, move.Swap.Old, move.Swap.Next)
-			move = c.reply(op, r, err)
+			w.op = w.op.again(ctx, w.now.Add(storeTimeout))
+			r, err := w.guard.store.CompareAndSwap(w.op, move.Swap.Old, move.Swap.Next)
+			move = w.reply(r, err)
 		case ReadRecord:
-			op := c.op.again(ctx, c.now.Add(storeTimeout))
-			r, err := c.guard.store.Get(op, c.attempt.digest)
-			move = c.reply(op, r, err)
+			w.op = w.op.again(ctx, w.now.Add(storeTimeout))
+			r, err := w.guard.store.Get(w.op, w.attempt.digest)
+			move = w.reply(r, err)
 		case Sleep:
 			if !until.IsZero() && move.Until.After(until) {
 				return move, nil
 			}
-			if err := sleepUntil(ctx, move.Until, c.attempt.phase == waiting); err != nil {
+			if err := sleepUntil(ctx, move.Until, w.attempt.phase == waiting); err != nil {
 				return move, err
 			}
-			c.now = time.Now()
-			move = c.attempt.Wake(c.now)
+			w.now = time.Now()
+			move = w.attempt.Wake(w.now)
 		default:
 			return move, nil
 		}
@@ -224,19 +267,19 @@ func (c *Claim) drive(ctx context.Context, move Move, until time.Time) (Move, er
 const storeTimeout = 5 * time.Second
 
 // reply ends a call of the store and hands its answer to the attempt.
-func (c *Claim) reply(op *lazyContext, r Reading, err error) Move {
-	op.end(context.Canceled)
-	c.now = time.Now()
+func (w *work) reply(r Reading, err error) Move {
+	w.op.end(context.Canceled)
+	w.now = time.Now()
 	if !r.Now.IsZero() {
-		c.guard.ahead.Store(int64(r.Now.Sub(c.now)))
+		w.guard.ahead.Store(int64(r.Now.Sub(w.now)))
 	}
-	return c.attempt.Reply(c.now, r, err)
+	return w.attempt.Reply(w.now, r, err)
 }
 
 // driveToEnd drives the attempt to its end, whatever ends meanwhile.
-func (c *Claim) driveToEnd(move Move) {
+func (w *work) driveToEnd(ctx context.Context, move Move) {
 	// The context never ends, so there is no error to look at.
-	_, _ = c.drive(context.WithoutCancel(c.ctx.parent), move, time.Time{})
+	_, _ = w.drive(context.WithoutCancel(ctx), move, time.Time{})
 }
 
 // sleepUntil waits until t or, if the sleep is breakable, until ctx ends.

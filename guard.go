@@ -35,6 +35,7 @@ type Guard struct {
 	options Options
 	flights flights
 	keeper  keeper
+	works   works
 	// ahead is the store's clock minus ours, in nanoseconds, as last seen.
 	ahead atomic.Int64
 	// stray bounds the attempts that go on behind a request.
@@ -108,10 +109,11 @@ func (g *Guard) begin(ctx context.Context, ask Ask) (*Claim, Verdict, error) {
 	}
 	start := time.Now()
 	digest := g.Digest(ask.Key)
-	c := &Claim{guard: g, start: start, now: start}
+	w := g.works.get()
+	w.guard, w.start, w.now = g, start, start
 	key := flightKey{digest, ask.Fingerprint}
 	for {
-		leader, landed := g.flights.join(key, &c.flight)
+		leader, landed := g.flights.join(key, &w.flight)
 		if leader == nil {
 			break
 		}
@@ -119,38 +121,45 @@ func (g *Guard) begin(ctx context.Context, ask Ask) (*Claim, Verdict, error) {
 		v, err := leader.wait(ctx, landed, limit)
 		again := err == nil && v.Action == Refuse && v.Reason == InProgress && time.Since(start) < ask.Policy.Wait
 		if !again {
+			g.works.put(w)
 			g.tellOutcome(ask, digest, v, err, start)
 			return nil, v, err
 		}
 	}
-	c.attempt = NewAttempt(ask, digest, g.options.Owner, newNonce)
-	return g.lead(ctx, c)
+	w.prepare(ask, digest)
+	return g.lead(ctx, w)
 }
 
 // lead makes the attempt that this process' duplicates wait for.
-func (g *Guard) lead(ctx context.Context, c *Claim) (*Claim, Verdict, error) {
-	a := &c.attempt
-	c.ctx.parent = ctx
-	move := a.Begin(c.now, c.now.Add(time.Duration(g.ahead.Load())))
-	move, err := c.drive(ctx, move, time.Time{})
+func (g *Guard) lead(ctx context.Context, w *work) (*Claim, Verdict, error) {
+	a := &w.attempt
+	move := a.Begin(w.now, w.now.Add(time.Duration(g.ahead.Load())))
+	move, err := w.drive(ctx, move, time.Time{})
 	if err != nil { // ctx ended while another's lease was waited for
-		g.flights.land(&c.flight, &Verdict{Action: Refuse, Reason: InProgress}, nil)
+		g.flights.land(&w.flight, &Verdict{Action: Refuse, Reason: InProgress}, nil)
 		return nil, Verdict{}, err
 	}
 	if move.Do == Run {
+		c := &Claim{work: w, number: a.verdict.Attempt}
+		c.ctx.parent = ctx
+		v := a.Verdict()
+		g.tell(a, Claimed, w.start, nil)
 		c.granted(move)
-		g.tell(a, Claimed, c.start, nil)
-		return c, a.Verdict(), nil
+		return c, v, nil
 	}
 	v, err := a.Verdict(), a.Err()
 	if v.Reason == Damaged {
 		err = nil
 	}
-	if errors.Is(err, ErrUnavailable) {
-		g.astray(func() { c.driveToEnd(a.Disown(time.Now())) })
+	disown := errors.Is(err, ErrUnavailable)
+	if disown {
+		g.astray(func() { w.driveToEnd(ctx, a.Disown(time.Now())) })
 	}
-	g.flights.land(&c.flight, &v, err)
-	g.tellOutcome(a.ask, a.digest, v, a.Err(), c.start)
+	g.flights.land(&w.flight, &v, err)
+	g.tellOutcome(a.ask, a.digest, v, a.Err(), w.start)
+	if !disown {
+		g.works.put(w)
+	}
 	return nil, v, err
 }
 

@@ -77,6 +77,46 @@ func TestLongRunKeepsItsLease(t *testing.T) {
 	})
 }
 
+// An ended claim gives back its room, so whoever still holds it must not reach
+// what another request does there now.
+func TestEndedClaimReachesNoOther(t *testing.T) {
+	guard, err := semel.NewGuard(memory.New(memory.Options{}), semel.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	begin := func(id string) *semel.Claim {
+		t.Helper()
+		c, _, err := guard.Begin(t.Context(), semel.Ask{Key: semel.Key{Scope: "a", ID: id}})
+		if err != nil || c == nil {
+			t.Fatal(c, err)
+		}
+		return c
+	}
+	for i := range 100 {
+		old := begin(fmt.Sprint("old ", i))
+		version := old.Version()
+		if _, err := old.Complete(semel.Result{Data: []byte("old")}); err != nil {
+			t.Fatal(err)
+		}
+		next := begin(fmt.Sprint("next ", i))
+		if _, err := old.Complete(semel.Result{Data: []byte("stolen")}); err == nil {
+			t.Error("a claim was completed twice")
+		}
+		if err := old.Doubt(); err == nil {
+			t.Error("a completed claim was put in doubt")
+		}
+		if old.Version() != version || old.Attempt() != 1 || old.Context().Err() == nil {
+			t.Errorf("the ended claim changed: version %v, want %v; attempt %d, want 1; context %v", old.Version(), version, old.Attempt(), old.Context().Err())
+		}
+		if err := next.Context().Err(); err != nil {
+			t.Error("the next claim's context ended with the old one:", err)
+		}
+		if r, err := next.Complete(semel.Result{Data: []byte("next")}); err != nil || string(r.Result) != "next" {
+			t.Errorf("the next claim: %q, %v", r.Result, err)
+		}
+	}
+}
+
 func ExampleGuard_Do() {
 	guard, err := semel.NewGuard(memory.New(memory.Options{}), semel.Options{})
 	if err != nil {

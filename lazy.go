@@ -71,9 +71,12 @@ func (c *lazyContext) materialise() context.Context {
 	return c.real
 }
 
-// again gives a context for one more use: c itself, unless somebody waited for
-// it in an earlier use, which must not see the next one's end.
+// again gives a context for one more use: c itself, unless it is nil or
+// somebody waited for it in an earlier use, which must not see the next one's end.
 func (c *lazyContext) again(parent context.Context, deadline time.Time) *lazyContext {
+	if c == nil {
+		return &lazyContext{parent: parent, deadline: deadline}
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.real != nil {
@@ -81,6 +84,13 @@ func (c *lazyContext) again(parent context.Context, deadline time.Time) *lazyCon
 	}
 	c.parent, c.deadline, c.cause = parent, deadline, nil
 	return c
+}
+
+// unseen tells whether nobody has waited for the context in its present use.
+func (c *lazyContext) unseen() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.real == nil
 }
 
 // end cancels the context and frees what it holds.
