@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httputil"
+	"runtime/debug"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -75,8 +76,25 @@ func (g *Gateway) compose(r Route, buffers *buffers) (route, error) {
 		ErrorHandler: g.failed,
 		ErrorLog:     slog.NewLogLogger(g.log.Handler(), slog.LevelDebug),
 	}
-	h, err := semelhttp.NewHandler(g.config.Guard, proxy, r.Options)
+	h, err := semelhttp.NewHandler(g.config.Guard, g.unknownIfPanics(proxy), r.Options)
 	return route{p, h}, err
+}
+
+// unknownIfPanics makes a panic of the proxy what it is: a defect of ours after
+// which nobody knows whether the upstream acted. Package semelhttp would take it
+// for the outcome of the operation.
+func (g *Gateway) unknownIfPanics(proxy http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			if value := recover(); value != nil {
+				if value != http.ErrAbortHandler {
+					g.panicked(r, value, debug.Stack())
+				}
+				panic(http.ErrAbortHandler)
+			}
+		}()
+		proxy.ServeHTTP(w, r)
+	})
 }
 
 func guardedMethods(o semelhttp.Options) []string {
