@@ -51,7 +51,7 @@ func (p *Programs) build(ctx context.Context, source string) (string, error) {
 	defer cancel()
 	path := filepath.Join(p.dir, filepath.Base(source))
 	c := exec.CommandContext(ctx, "go", "build", "-o", path, ".")
-	c.Dir = source
+	c.Dir, c.Env = source, append(os.Environ(), "GOWORK=off") // this module is in no workspace
 	if out, err := c.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("cannot build %s: %w\n%s", source, err, out)
 	}
