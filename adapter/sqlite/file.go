@@ -27,6 +27,7 @@ type file struct {
 	mu     sync.Mutex // held by whoever writes
 	closed bool
 	writer
+	checkpointer
 }
 
 // reader is a connection that reads one snapshot after the other. It has none
@@ -45,6 +46,8 @@ type writer struct {
 	insert, update   *stmt
 	log, unlog       *stmt
 	expired, sweep   *stmt
+	probe            *stmt
+	rest             *stmt  // of a checkpoint
 	meta             []byte // used again
 	// version is the last one that was given out; zero if it must be read. Another
 	// process that writes, or opens the file, leaves a row in the journal where our
@@ -54,6 +57,7 @@ type writer struct {
 
 const (
 	sqlGet    = "SELECT " + columns + " FROM entry WHERE digest = ? AND kind = 1"
+	sqlProbe  = "SELECT 1 FROM entry WHERE digest = ? AND kind = 1"
 	sqlLast   = "SELECT epoch, (SELECT max(n) / 2 FROM entry) FROM store"
 	sqlInsert = "INSERT INTO entry (n, kind, epoch, counter, state, expires, meta, result, digest) VALUES (?, 1, ?, ?, ?, ?, ?, ?, ?)" +
 		" ON CONFLICT (digest) WHERE kind = 1 DO NOTHING"
@@ -67,7 +71,7 @@ func newWriter(c *conn) (writer, error) {
 	w := writer{conn: c}
 	for sql, s := range map[string]**stmt{
 		"BEGIN": &w.look, "BEGIN IMMEDIATE": &w.begin, "COMMIT": &w.commit, "ROLLBACK": &w.rollback,
-		sqlLast: &w.last, sqlGet: &w.get, sqlInsert: &w.insert, sqlUpdate: &w.update, sqlLog: &w.log, sqlUnlog: &w.unlog,
+		sqlLast: &w.last, sqlGet: &w.get, sqlInsert: &w.insert, sqlUpdate: &w.update, sqlLog: &w.log, sqlUnlog: &w.unlog, sqlProbe: &w.probe, sqlCheckpoint: &w.rest,
 		sqlExpired: &w.expired, sqlSweep: &w.sweep,
 	} {
 		var err error
@@ -150,8 +154,12 @@ func (f *file) CompareAndSwap(_ context.Context, old semel.Version, next semel.R
 	held := false
 	err := f.transact(f.look, func() (bool, error) {
 		if old.IsZero() {
-			out[0].Reading, out[0].Err = f.read(f.writer.get, next.Digest)
-			if held = out[0].Reading.Record.Held(); held || out[0].Err != nil {
+			err := f.probe.query(context.Background(), func([]driver.Value) bool { held = true; return false }, next.Digest[:])
+			if err != nil {
+				return false, f.explain("read", err)
+			}
+			if held {
+				out[0].Reading, out[0].Err = f.read(f.writer.get, next.Digest)
 				return false, nil
 			}
 		}
@@ -162,7 +170,7 @@ func (f *file) CompareAndSwap(_ context.Context, old semel.Version, next semel.R
 		f.swapMany(swaps[:], out[:])
 	case err != nil:
 		return semel.Reading{}, err
-	case held:
+	case held && out[0].Err == nil:
 		return out[0].Reading, semel.ErrConflict
 	}
 	return out[0].Reading, out[0].Err
@@ -200,7 +208,7 @@ var errStale = errors.New("sqlite: another process keeps writing between the loc
 // transact runs fn in a transaction, which begin begins, and commits if fn
 // says that there is something to commit. It is called with f.mu held.
 func (f *file) transact(begin *stmt, fn func() (bool, error)) error {
-	if f.conn == nil {
+	if f.closed {
 		return errClosed
 	}
 	if _, err := begin.exec(); err != nil {
@@ -246,6 +254,7 @@ func (f *file) swapAll(swaps []semel.Swap, out []semel.Swapped) (wrote bool, err
 		if done {
 			out[i].Reading.Now = now
 			f.version, wrote = next.Version, true
+			f.owe(2 + len(next.Result)/4096)
 			continue
 		}
 		if out[i].Reading, out[i].Err = f.read(f.writer.get, next.Digest); out[i].Err == nil {

@@ -108,6 +108,9 @@ func (f *file) open() error {
 		if f.writer, err = newWriter(c); err != nil {
 			return f.explain("prepare", err)
 		}
+		if err := f.startCheckpoints(); err != nil {
+			return err
+		}
 	}
 	for range o.Readers {
 		f.readers <- &reader{}
@@ -146,18 +149,18 @@ func (f *file) connect(cacheBytes int) (*conn, error) {
 	return c, nil
 }
 
-// checkpointPages is after how many pages of 4 KiB in the -wal file a commit
-// moves them into the database: 64 MiB, sixteen times SQLite's default. Hot pages
-// are then moved once and not sixteen times.
-const checkpointPages = 16384
-
+// close waits for whoever writes, checkpoints or reads. Once is enough.
 func (f *file) close() error {
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.closed {
+	closed := f.closed
+	f.closed = true
+	f.mu.Unlock()
+	if closed {
 		return nil
 	}
-	f.closed = true
+	f.stopCheckpoints()
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	var errs []error
 	for range f.reading {
 		r := <-f.readers // waits for whoever reads
