@@ -78,7 +78,7 @@ func (c *Client) Run(ctx context.Context, d time.Duration, r *Request, keys Keys
 		sum.Add(&samples[i])
 	}
 	sum.Took = time.Since(start)
-	return sum, errors.Join(errs...)
+	return sum, errors.Join(append(errs, ctx.Err())...)
 }
 
 // Side is a side of a comparison: this client's load. cpu tells how much
