@@ -17,7 +17,8 @@ type Reading struct {
 // Store is a linearizable map from key to record with one writing verb. It
 // knows nothing of leases, expiry or classes: it compares versions and writes.
 // The package storetest says in tests what is said here in words. A Store is
-// safe for concurrent use.
+// safe for concurrent use. It does not use a call's context after the call has
+// returned: its room is used again.
 type Store interface {
 	// Get reads what is held under the digest. Nothing held is no error.
 	Get(ctx context.Context, digest Digest) (Reading, error)
