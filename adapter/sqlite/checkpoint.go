@@ -64,8 +64,6 @@ func (f *file) stopCheckpoints() {
 
 // finishCheckpoint moves what is left, while nobody commits.
 func (f *file) finishCheckpoint() {
-	f.writing.Add(1)
-	defer f.writing.Add(-1)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	_ = move(f.rest)

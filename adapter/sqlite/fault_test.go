@@ -43,12 +43,11 @@ func TestDuplicateTakesNoWriteLock(t *testing.T) {
 	held := mustSwap(t, s, semel.Version{}, done(1))
 	release := lock(t, path)
 	defer release()
-	for _, writing := range []int32{0, 1} {
-		s.file.writing.Add(writing)
+	for _, known := range []bool{false, true} {
+		s.file.know(pending(1).Digest, known)
 		r, err := s.CompareAndSwap(t.Context(), semel.Version{}, pending(1))
-		s.file.writing.Add(-writing)
 		if !errors.Is(err, semel.ErrConflict) || r.Record.Version != held.Version || string(r.Record.Result) != "receipt 1" {
-			t.Errorf("with %d writers: %+v, %v", writing, r.Record, err)
+			t.Errorf("known %t: %+v, %v", known, r.Record, err)
 		}
 	}
 	if history, err := s.History(t.Context(), held.Digest); err != nil || len(history) != 1 {

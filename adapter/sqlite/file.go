@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/semelhq/semel"
@@ -22,7 +21,7 @@ type file struct {
 	reading int          // how many readers there are; fixed once open
 	maxRow  int          // bytes; SQLite's own limit
 
-	writing atomic.Int32 // writers, those that wait for the lock included
+	seen seen
 
 	mu     sync.Mutex // held by whoever writes
 	closed bool
@@ -143,36 +142,12 @@ func (f *file) borrow(ctx context.Context) (*reader, error) {
 
 func (f *file) giveBack(r *reader) { f.readers <- r }
 
-// CompareAndSwap is SwapMany of one. An insert looks first, in the same
-// transaction, and takes the write lock only if there is something to write.
+// CompareAndSwap is SwapMany of one.
 func (f *file) CompareAndSwap(_ context.Context, old semel.Version, next semel.Record) (semel.Reading, error) {
-	f.writing.Add(1)
-	defer f.writing.Add(-1)
+	swaps, out := [1]semel.Swap{{Old: old, Next: next}}, [1]semel.Swapped{}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	swaps, out := [1]semel.Swap{{Old: old, Next: next}}, [1]semel.Swapped{}
-	held := false
-	err := f.transact(f.look, func() (bool, error) {
-		if old.IsZero() {
-			err := f.probe.query(context.Background(), func([]driver.Value) bool { held = true; return false }, next.Digest[:])
-			if err != nil {
-				return false, f.explain("read", err)
-			}
-			if held {
-				out[0].Reading, out[0].Err = f.read(f.writer.get, next.Digest)
-				return false, nil
-			}
-		}
-		return f.swapAll(swaps[:], out[:])
-	})
-	switch {
-	case errors.Is(err, errStale) || isBusy(err): // another process wrote after we looked
-		f.swapMany(swaps[:], out[:])
-	case err != nil:
-		return semel.Reading{}, err
-	case held && out[0].Err == nil:
-		return out[0].Reading, semel.ErrConflict
-	}
+	f.swapMany(swaps[:], out[:])
 	return out[0].Reading, out[0].Err
 }
 
@@ -180,20 +155,27 @@ func (f *file) CompareAndSwap(_ context.Context, old semel.Version, next semel.R
 // once begun, a transaction is brought to its end (INVARIANTS T6). How long it
 // waits for another process is bounded by the busy timeout.
 func (f *file) SwapMany(_ context.Context, swaps []semel.Swap) []semel.Swapped {
-	f.writing.Add(1)
-	defer f.writing.Add(-1)
+	out := make([]semel.Swapped, len(swaps))
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	out := make([]semel.Swapped, len(swaps))
 	f.swapMany(swaps, out)
 	return out
 }
 
+// swapMany begins without the write lock if a key is to be looked up first; the
+// first swap that finds something to write takes it. If another process was
+// quicker meanwhile, everything is done again under the lock.
 func (f *file) swapMany(swaps []semel.Swap, out []semel.Swapped) {
 	all := func() (bool, error) { return f.swapAll(swaps, out) }
-	err := f.transact(f.begin, all)
-	if errors.Is(err, errStale) {
-		err = f.transact(f.begin, all)
+	err := errStale
+	if len(swaps) > 0 && swaps[0].Old.IsZero() {
+		err = f.transact(f.look, all)
+	}
+	// Twice, since the lock does not keep our memory of the last version fresh.
+	for range 2 {
+		if errors.Is(err, errStale) {
+			err = f.transact(f.begin, all)
+		}
 	}
 	if err != nil {
 		for i := range out {
@@ -203,7 +185,7 @@ func (f *file) swapMany(swaps []semel.Swap, out []semel.Swapped) {
 }
 
 // errStale: another process has written since we last looked.
-var errStale = errors.New("sqlite: another process keeps writing between the lock and the write")
+var errStale = errors.New("sqlite: another process has written meanwhile")
 
 // transact runs fn in a transaction, which begin begins, and commits if fn
 // says that there is something to commit. It is called with f.mu held.
@@ -247,10 +229,17 @@ func (f *file) swapAll(swaps []semel.Swap, out []semel.Swapped) (wrote bool, err
 			continue
 		}
 		next.Version, next.WrittenAt = semel.Version{Epoch: f.version.Epoch, Counter: f.version.Counter + 1}, now
-		done, err := f.swap(swaps[i].Old, next)
+		found, done := false, false
+		if !wrote && swaps[i].Old.IsZero() { // later, the insert itself finds out
+			found, err = f.holds(next.Digest)
+		}
+		if err == nil && !found {
+			done, err = f.swap(swaps[i].Old, next)
+		}
 		if err != nil {
 			return false, err
 		}
+		f.seen.add(&next.Digest)
 		if done {
 			out[i].Reading.Now = now
 			f.version, wrote = next.Version, true
@@ -262,6 +251,15 @@ func (f *file) swapAll(swaps []semel.Swap, out []semel.Swapped) (wrote bool, err
 		}
 	}
 	return wrote, nil
+}
+
+// holds tells whether there is a record under digest.
+func (f *file) holds(digest semel.Digest) (found bool, err error) {
+	err = f.probe.query(context.Background(), func([]driver.Value) bool {
+		found = true
+		return false
+	}, digest[:])
+	return found, f.explain("read", err)
 }
 
 // readVersion reads the current epoch and the newest counter.
@@ -307,7 +305,7 @@ func (f *file) swap(old semel.Version, next *semel.Record) (bool, error) {
 			_, err = f.log.exec(line, next.Digest[:], f.meta)
 		}
 	}
-	if isConstraint(err) {
+	if isConstraint(err) || isBusy(err) {
 		return false, errStale
 	}
 	return rows > 0, f.explain("write", err)
