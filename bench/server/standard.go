@@ -23,7 +23,7 @@ func (p *payments) handler() http.Handler {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
-		out := answer
+		var out []byte
 		switch r.URL.Path {
 		case "/fixed":
 			out = p.fixed()
