@@ -3,6 +3,8 @@ package semel
 import (
 	"context"
 	"errors"
+	"fmt"
+	"runtime/debug"
 	"sync"
 	"time"
 )
@@ -241,13 +243,9 @@ func (w *work) drive(ctx context.Context, move Move, until time.Time) (Move, err
 	for {
 		switch move.Do {
 		case SwapRecord:
-			w.op = w.op.again(ctx, w.now.Add(storeTimeout))
-			r, err := w.guard.store.CompareAndSwap(w.op, move.Swap.Old, move.Swap.Next)
-			move = w.reply(r, err)
+			move = w.reply(w.swap(ctx, move.Swap))
 		case ReadRecord:
-			w.op = w.op.again(ctx, w.now.Add(storeTimeout))
-			r, err := w.guard.store.Get(w.op, w.attempt.digest)
-			move = w.reply(r, err)
+			move = w.reply(w.read(ctx))
 		case Sleep:
 			if !until.IsZero() && move.Until.After(until) {
 				return move, nil
@@ -265,6 +263,27 @@ func (w *work) drive(ctx context.Context, move Move, until time.Time) (Move, err
 
 // storeTimeout bounds one call of a store.
 const storeTimeout = 5 * time.Second
+
+func (w *work) swap(ctx context.Context, s Swap) (r Reading, err error) {
+	defer survive(&err)
+	w.op = w.op.again(ctx, w.now.Add(storeTimeout))
+	return w.guard.store.CompareAndSwap(w.op, s.Old, s.Next)
+}
+
+func (w *work) read(ctx context.Context) (r Reading, err error) {
+	defer survive(&err)
+	w.op = w.op.again(ctx, w.now.Add(storeTimeout))
+	return w.guard.store.Get(w.op, w.attempt.digest)
+}
+
+// survive makes a store's panic what it means here: nobody knows whether the
+// write happened. Let through, it would leave the key's flight in the air, and
+// duplicates waiting for it.
+func survive(err *error) {
+	if v := recover(); v != nil {
+		*err = fmt.Errorf("semel: the store panicked: %v\n%s", v, debug.Stack())
+	}
+}
 
 // reply ends a call of the store and hands its answer to the attempt.
 func (w *work) reply(r Reading, err error) Move {

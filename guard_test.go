@@ -117,6 +117,36 @@ func TestEndedClaimReachesNoOther(t *testing.T) {
 	}
 }
 
+func TestStorePanics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, when := range []semel.State{semel.Pending, semel.Done} {
+			store := &faulty{Store: memory.New(memory.Options{})}
+			g := newGuard(t, store)
+			panics := 2
+			store.after = func(next *semel.Record) error {
+				if next.State == when && panics > 0 {
+					panics--
+					panic("index out of range")
+				}
+				return nil
+			}
+			runs := 0
+			for range 2 {
+				a, err := g.Do(t.Context(), ask(t, semel.Policy{}), func(context.Context) (semel.Result, error) {
+					runs++
+					return semel.Result{Data: []byte("r")}, nil
+				})
+				if err != nil || string(a.Data) != "r" {
+					t.Errorf("panic at %v: got %+v, %v", when, a, err)
+				}
+			}
+			if runs != 1 || panics != 0 {
+				t.Errorf("panic at %v: %d runs, %d panics left", when, runs, panics)
+			}
+		}
+	})
+}
+
 func ExampleGuard_Do() {
 	guard, err := semel.NewGuard(memory.New(memory.Options{}), semel.Options{})
 	if err != nil {
