@@ -9,23 +9,32 @@ import (
 // Moving pages from the -wal file into the database costs as much as writing
 // them did. SQLite would do it inside of some commit, while everybody waits.
 // Here a goroutine does most of it on a connection of its own, beside the
-// commits; then, between two commits, only what was written meanwhile is left.
-// The commit after that begins the -wal file anew.
+// commits: once for all, and again for what was written meanwhile. Then, between
+// two commits, only a little is left. The commit after that begins the -wal file
+// anew.
 //
 // If the goroutine cannot keep up or fails, SQLite's own checkpoint at
 // checkpointPages does it.
 const (
-	// checkpointDue is after how many pages, about, the goroutine starts: 32 MiB.
-	checkpointDue = 8192
+	// checkpointLook is after how many swaps, or pages of results, the goroutine
+	// looks how long the -wal file is.
+	checkpointLook = 4096
+	// checkpointDue is how many pages in the -wal file are moved: 64 MiB. Pages that
+	// are written often are then moved once and not sixteen times, as they would be
+	// at SQLite's default.
+	checkpointDue = 16384
 	// checkpointPages is when a commit does it all: 256 MiB.
 	checkpointPages = 65536
 )
 
-const sqlCheckpoint = "PRAGMA wal_checkpoint(PASSIVE)"
+const (
+	sqlWALSize    = "PRAGMA wal_checkpoint(NOOP)"
+	sqlCheckpoint = "PRAGMA wal_checkpoint(PASSIVE)"
+)
 
 // checkpointer is the goroutine's share of a file.
 type checkpointer struct {
-	debt int           // pages written since the last one, about; guarded by file.mu
+	debt int           // written since it last looked; guarded by file.mu
 	due  chan struct{} // holds one; closed by close
 	done chan struct{} // closed at the goroutine's end
 }
@@ -36,8 +45,9 @@ func (f *file) startCheckpoints() error {
 	if err != nil {
 		return err
 	}
-	all, err := c.prepare(sqlCheckpoint)
-	if err != nil {
+	size, err := c.prepare(sqlWALSize)
+	all, err2 := c.prepare(sqlCheckpoint)
+	if err := errors.Join(err, err2); err != nil {
 		return errors.Join(f.explain("prepare", err), c.close())
 	}
 	f.due, f.done = make(chan struct{}, 1), make(chan struct{})
@@ -47,7 +57,9 @@ func (f *file) startCheckpoints() error {
 		// the next one, or a commit, meets the same fault and tells it.
 		defer func() { _ = c.close() }()
 		for range f.due {
-			if move(all) == nil {
+			if pages, err := move(size); err == nil && pages >= checkpointDue {
+				_, _ = move(all)
+				_, _ = move(all)
 				f.finishCheckpoint()
 			}
 		}
@@ -66,12 +78,14 @@ func (f *file) stopCheckpoints() {
 func (f *file) finishCheckpoint() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	_ = move(f.rest)
+	if !f.closed {
+		_, _ = move(f.rest)
+	}
 }
 
 // owe adds up what was written. It is called with f.mu held.
 func (f *file) owe(pages int) {
-	if f.debt += pages; f.debt < checkpointDue {
+	if f.debt += pages; f.debt < checkpointLook {
 		return
 	}
 	select {
@@ -81,6 +95,11 @@ func (f *file) owe(pages int) {
 	}
 }
 
-func move(checkpoint *stmt) error {
-	return checkpoint.query(context.Background(), func([]driver.Value) bool { return true })
+// move does a checkpoint, and tells how many pages the -wal file has.
+func move(checkpoint *stmt) (pages int64, err error) {
+	err = checkpoint.query(context.Background(), func(row []driver.Value) bool {
+		pages, _ = row[1].(int64)
+		return true
+	})
+	return pages, err
 }

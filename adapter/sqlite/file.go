@@ -243,7 +243,7 @@ func (f *file) swapAll(swaps []semel.Swap, out []semel.Swapped) (wrote bool, err
 		if done {
 			out[i].Reading.Now = now
 			f.version, wrote = next.Version, true
-			f.owe(2 + len(next.Result)/4096)
+			f.owe(1 + len(next.Result)/4096)
 			continue
 		}
 		if out[i].Reading, out[i].Err = f.read(f.writer.get, next.Digest); out[i].Err == nil {

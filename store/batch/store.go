@@ -71,7 +71,7 @@ func New(target Target, o Options) *Store {
 	s := &Store{target: target, options: o}
 	s.work.L, s.idle.L = &s.mu, &s.mu
 	s.pool.New = func() any { return &swap{done: make(chan struct{}, 1)} }
-	for range o.Workers {
+	for range o.Workers + 1 {
 		s.workers.Go(s.run)
 	}
 	return s

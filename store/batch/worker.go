@@ -3,7 +3,6 @@ package batch
 import (
 	"context"
 	"fmt"
-	"runtime"
 	"runtime/debug"
 
 	"github.com/semelhq/semel"
@@ -15,18 +14,18 @@ type load struct {
 	from  []*swap // who waits for which
 }
 
-// run sends loads until the store is closed and its queue is empty.
+// run sends loads until the store is closed and its queue is empty. There is
+// one goroutine more than there may be commits, so that the next commit is under
+// way while the callers of the last one are answered.
 func (s *Store) run() {
 	var l load
 	for s.take(&l) {
-		s.commit(&l)
+		out, err := s.send(l.swaps)
+		s.leave()
+		l.answer(out, err)
 		clear(l.swaps)
 		clear(l.from)
 		l.swaps, l.from = l.swaps[:0], l.from[:0]
-		// Those who were just answered may have their next swap ready in a moment. Let
-		// them run before the next load is taken, so that they ride with it.
-		runtime.Gosched()
-		s.leave()
 	}
 }
 
@@ -55,9 +54,8 @@ func (s *Store) take(l *load) bool {
 	return true
 }
 
-// commit sends l and answers everybody in it.
-func (s *Store) commit(l *load) {
-	out, err := s.send(l.swaps)
+// answer tells everybody in l what came of it.
+func (l *load) answer(out []semel.Swapped, err error) {
 	for i, w := range l.from {
 		if err != nil {
 			w.out.Err = err
