@@ -244,6 +244,7 @@ func (h *Handler) execute(w http.ResponseWriter, r *http.Request, claim *semel.C
 		}
 	}()
 	value, stack := invoke(h.next, rec, run)
+	rec.finish()
 	switch {
 	case stack == nil:
 		h.conclude(rec, r, claim)
@@ -278,7 +279,7 @@ func invoke(next http.Handler, w http.ResponseWriter, r *http.Request) (value an
 // conclude does what the answer of a handler that returned means.
 func (h *Handler) conclude(rec *recorder, r *http.Request, claim *semel.Claim) {
 	if rec.status == 0 {
-		rec.WriteHeader(http.StatusOK)
+		rec.begin(http.StatusOK)
 	}
 	switch {
 	case rec.outcome == OutcomeUnknown:
@@ -332,8 +333,9 @@ func (h *Handler) encoded(rec *recorder) []byte {
 // was dropped instead would make the client's transport send again.
 func (h *Handler) panicked(rec *recorder, r *http.Request, claim *semel.Claim) {
 	rec.drop()
-	refuse(rec, r, HandlerFailed, "", 0)
-	h.complete(rec, r, claim) // whatever the route says of a 500: the effect may have happened
+	answer := &recorder{w: rec.w, limit: rec.limit, body: rec.body}
+	refuse(answer, r, HandlerFailed, "", 0)
+	h.complete(answer, r, claim) // whatever the route says of a 500: the effect may have happened
 }
 
 // unknown tells the client that nobody knows.

@@ -2,9 +2,12 @@ package semelhttp_test
 
 import (
 	"context"
+	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/semelhq/semel/semelhttp"
@@ -30,4 +33,35 @@ func TestBrokenOffIsNoSuccess(t *testing.T) {
 	if p, ok := semelhttp.ReadProblem(w.Result()); runs != 0 || w.Code != http.StatusServiceUnavailable || !ok || !p.Retryable {
 		t.Errorf("got %d %q and %d runs, want a 503 that may be retried, and none", w.Code, w.Body, runs)
 	}
+}
+
+// TestLateWriterReachesNobody: a goroutine that a handler left behind writes
+// while other requests are answered.
+func TestLateWriterReachesNobody(t *testing.T) {
+	var late sync.WaitGroup
+	stop := make(chan struct{})
+	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/leaves-one-behind" {
+			late.Go(func() {
+				for {
+					select {
+					case <-stop:
+						return
+					default:
+						_, _ = io.WriteString(w, "SECRET")
+					}
+				}
+			})
+			return
+		}
+		_, _ = io.WriteString(w, "mine")
+	}, semelhttp.Options{})
+	send(t, "POST", s.URL+"/leaves-one-behind", "", "Idempotency-Key", "k")
+	for i := range 200 {
+		if a := send(t, "POST", s.URL+"/", "", "Idempotency-Key", fmt.Sprint("k", i)); a.body != "mine" {
+			t.Fatalf("got %d %.40q", a.StatusCode, a.body)
+		}
+	}
+	close(stop)
+	late.Wait()
 }

@@ -3,6 +3,7 @@ package semelhttp
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -11,6 +12,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // field is one header with its values.
@@ -23,7 +25,13 @@ type field struct {
 // back until the record is written. An answer that is flushed, or grows over
 // the limit, is passed on as it comes (streaming); then only its end is kept
 // back, so that a client never sees a complete answer that was not recorded.
+//
+// Once the handler has returned it takes nothing more: a goroutine that the
+// handler left behind must not write into a buffer that is another's by then.
 type recorder struct {
+	mu   sync.Mutex // guards what follows against such goroutines
+	over bool       // the handler has returned
+
 	w     http.ResponseWriter
 	in    body // the request's
 	limit int
@@ -53,8 +61,26 @@ func (r *recorder) Unwrap() http.ResponseWriter { return r.w }
 // Header is the underlying writer's, so that what outer handlers set is seen.
 func (r *recorder) Header() http.Header { return r.w.Header() }
 
+// errOver is told to whoever writes after the handler has returned.
+var errOver = errors.New("semelhttp: the handler has returned, and its answer is given")
+
+// finish takes the recorder away from the handler.
+func (r *recorder) finish() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.over = true
+}
+
 // WriteHeader notes status and headers; informational answers pass at once.
 func (r *recorder) WriteHeader(status int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.over {
+		r.begin(status)
+	}
+}
+
+func (r *recorder) begin(status int) {
 	if r.status != 0 || r.hijacked {
 		return
 	}
@@ -79,12 +105,17 @@ func (r *recorder) WriteHeader(status int) {
 
 // Write keeps p back, or passes it on once the answer streams.
 func (r *recorder) Write(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.over {
+		return 0, errOver
+	}
 	if r.hijacked {
 		return 0, http.ErrHijacked
 	}
 	if r.status == 0 {
 		r.sniff(p)
-		r.WriteHeader(http.StatusOK)
+		r.begin(http.StatusOK)
 	}
 	if !bodyAllowed(r.status) {
 		return 0, http.ErrBodyNotAllowed
@@ -172,6 +203,11 @@ func (r *recorder) Flush() { _ = r.FlushError() }
 
 // FlushError makes the answer a stream, unless flushes are held.
 func (r *recorder) FlushError() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.over {
+		return errOver
+	}
 	if r.hijacked {
 		return http.ErrHijacked
 	}
@@ -179,7 +215,7 @@ func (r *recorder) FlushError() error {
 		return nil
 	}
 	if r.status == 0 {
-		r.WriteHeader(http.StatusOK)
+		r.begin(http.StatusOK)
 	}
 	if !r.streaming {
 		if err := r.stream(); err != nil {
@@ -201,6 +237,11 @@ func isStream(contentType string) bool {
 
 // Hijack hands over the connection: what happens on it is not recorded.
 func (r *recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.over {
+		return nil, nil, errOver
+	}
 	conn, rw, err := http.NewResponseController(r.w).Hijack()
 	if err == nil {
 		r.hijacked = true
