@@ -48,7 +48,8 @@ func SharedScope() Scope {
 
 // Canonical gives the bytes of a request's body that are to be fingerprinted,
 // in place of the body itself. It may look at r.Header, and keeps nothing of
-// body, whose room is used again. Its error refuses the request: with 413 if errors.Is(err, ErrTooLarge), else with 400.
+// body, whose room is used again. Its error refuses the request: with 413 if
+// errors.Is(err, ErrTooLarge), else with 400.
 type Canonical func(r *http.Request, body []byte) ([]byte, error)
 
 // ErrTooLarge is a Canonical's error for a body that is too large to be
