@@ -32,10 +32,12 @@ const (
 	sqlCheckpoint = "PRAGMA wal_checkpoint(PASSIVE)"
 )
 
-// checkpointer is the goroutine's share of a file.
+// checkpointer is the goroutine's share of a file. The goroutine also keeps the
+// filter of known keys.
 type checkpointer struct {
 	debt int           // written since it last looked; guarded by file.mu
 	due  chan struct{} // holds one; closed by close
+	quit func()        // ends what it is at, if that can be ended
 	done chan struct{} // closed at the goroutine's end
 }
 
@@ -51,17 +53,21 @@ func (f *file) startCheckpoints() error {
 		return errors.Join(f.explain("prepare", err), c.close())
 	}
 	f.due, f.done = make(chan struct{}, 1), make(chan struct{})
+	ctx, cancel := context.WithCancel(context.Background())
+	f.quit = cancel
 	go func() {
 		defer close(f.done)
 		// A checkpoint that fails has moved nothing that is not in the -wal file still;
 		// the next one, or a commit, meets the same fault and tells it.
 		defer func() { _ = c.close() }()
+		f.learn(ctx, c)
 		for range f.due {
 			if pages, err := move(size); err == nil && pages >= checkpointDue {
 				_, _ = move(all)
 				_, _ = move(all)
 				f.finishCheckpoint()
 			}
+			f.learn(ctx, c)
 		}
 	}()
 	return nil
@@ -70,6 +76,7 @@ func (f *file) startCheckpoints() error {
 func (f *file) stopCheckpoints() {
 	if f.due != nil {
 		close(f.due)
+		f.quit()
 		<-f.done
 	}
 }

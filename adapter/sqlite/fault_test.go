@@ -35,20 +35,46 @@ func TestLockedByAnother(t *testing.T) {
 	mustHold(t, s, mustSwap(t, s, semel.Version{}, done(1)))
 }
 
-// A duplicate is answered while another process holds the write lock, and
-// while this one commits: it waits for nobody and writes nothing.
+// A duplicate is answered while another process holds the write lock: it waits
+// for nobody and writes nothing.
 func TestDuplicateTakesNoWriteLock(t *testing.T) {
 	path := newPath(t)
-	s := openTest(t, path, Options{BusyTimeout: time.Hour})
+	s := openTest(t, path, Options{BusyTimeout: 30 * time.Second})
 	held := mustSwap(t, s, semel.Version{}, done(1))
 	release := lock(t, path)
 	defer release()
-	for _, known := range []bool{false, true} {
-		s.file.know(pending(1).Digest, known)
+	for _, learned := range []bool{true, false} {
+		if !learned {
+			s.file.known.Store(nil)
+		}
+		start := time.Now()
 		r, err := s.CompareAndSwap(t.Context(), semel.Version{}, pending(1))
 		if !errors.Is(err, semel.ErrConflict) || r.Record.Version != held.Version || string(r.Record.Result) != "receipt 1" {
-			t.Errorf("known %t: %+v, %v", known, r.Record, err)
+			t.Errorf("with a filter %t: %+v, %v", learned, r.Record, err)
 		}
+		if time.Since(start) > 15*time.Second {
+			t.Errorf("with a filter %t: it waited for the lock", learned)
+		}
+	}
+	if history, err := s.History(t.Context(), held.Digest); err != nil || len(history) != 1 {
+		t.Errorf("the journal: %v, %v", history, err)
+	}
+}
+
+// A key that only another process knows of is found by the insert itself, and
+// from then on is known here.
+func TestDuplicateOfAnothersKey(t *testing.T) {
+	s := openTest(t, newPath(t), Options{})
+	held := mustSwap(t, s, semel.Version{}, done(1))
+	s.file.known.Store(newKnown(0))
+	for range 2 {
+		r, err := s.CompareAndSwap(t.Context(), semel.Version{}, pending(1))
+		if !errors.Is(err, semel.ErrConflict) || r.Record.Version != held.Version {
+			t.Errorf("%+v, %v", r.Record, err)
+		}
+	}
+	if !s.file.mayHold(&held.Digest) {
+		t.Error("the key is not known after its conflict")
 	}
 	if history, err := s.History(t.Context(), held.Digest); err != nil || len(history) != 1 {
 		t.Errorf("the journal: %v, %v", history, err)
@@ -164,7 +190,7 @@ func TestFailedCommitIsUndone(t *testing.T) {
 	s := openTest(t, path, Options{})
 	first := mustSwap(t, s, semel.Version{}, pending(1))
 	cause := errors.New("power cut")
-	err := s.file.transact(s.file.begin, func() (bool, error) {
+	err := s.file.transact(func() (bool, error) {
 		out := make([]semel.Swapped, 2)
 		swaps := []semel.Swap{{Old: first.Version, Next: done(1)}, {Next: done(2)}}
 		if wrote, err := s.file.swapAll(swaps, out); !wrote || err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/semelhq/semel"
@@ -21,7 +22,7 @@ type file struct {
 	reading int          // how many readers there are; fixed once open
 	maxRow  int          // bytes; SQLite's own limit
 
-	seen seen
+	known, learning atomic.Pointer[known]
 
 	mu     sync.Mutex // held by whoever writes
 	closed bool
@@ -39,13 +40,12 @@ type reader struct {
 // writer is the connection that writes, guarded by file.mu.
 type writer struct {
 	conn             *conn
-	look, begin      *stmt // without the write lock, and with it
+	begin            *stmt
 	commit, rollback *stmt
 	last, get        *stmt
 	insert, update   *stmt
 	log, unlog       *stmt
 	expired, sweep   *stmt
-	probe            *stmt
 	rest             *stmt  // of a checkpoint
 	meta             []byte // used again
 	// version is the last one that was given out; zero if it must be read. Another
@@ -56,7 +56,6 @@ type writer struct {
 
 const (
 	sqlGet    = "SELECT " + columns + " FROM entry WHERE digest = ? AND kind = 1"
-	sqlProbe  = "SELECT 1 FROM entry WHERE digest = ? AND kind = 1"
 	sqlLast   = "SELECT epoch, (SELECT max(n) / 2 FROM entry) FROM store"
 	sqlInsert = "INSERT INTO entry (n, kind, epoch, counter, state, expires, meta, result, digest) VALUES (?, 1, ?, ?, ?, ?, ?, ?, ?)" +
 		" ON CONFLICT (digest) WHERE kind = 1 DO NOTHING"
@@ -69,8 +68,8 @@ const (
 func newWriter(c *conn) (writer, error) {
 	w := writer{conn: c}
 	for sql, s := range map[string]**stmt{
-		"BEGIN": &w.look, "BEGIN IMMEDIATE": &w.begin, "COMMIT": &w.commit, "ROLLBACK": &w.rollback,
-		sqlLast: &w.last, sqlGet: &w.get, sqlInsert: &w.insert, sqlUpdate: &w.update, sqlLog: &w.log, sqlUnlog: &w.unlog, sqlProbe: &w.probe, sqlCheckpoint: &w.rest,
+		"BEGIN IMMEDIATE": &w.begin, "COMMIT": &w.commit, "ROLLBACK": &w.rollback,
+		sqlLast: &w.last, sqlGet: &w.get, sqlInsert: &w.insert, sqlUpdate: &w.update, sqlLog: &w.log, sqlUnlog: &w.unlog, sqlCheckpoint: &w.rest,
 		sqlExpired: &w.expired, sqlSweep: &w.sweep,
 	} {
 		var err error
@@ -162,20 +161,10 @@ func (f *file) SwapMany(_ context.Context, swaps []semel.Swap) []semel.Swapped {
 	return out
 }
 
-// swapMany begins without the write lock if a key is to be looked up first; the
-// first swap that finds something to write takes it. If another process was
-// quicker meanwhile, everything is done again under the lock.
 func (f *file) swapMany(swaps []semel.Swap, out []semel.Swapped) {
-	all := func() (bool, error) { return f.swapAll(swaps, out) }
-	err := errStale
-	if len(swaps) > 0 && swaps[0].Old.IsZero() {
-		err = f.transact(f.look, all)
-	}
-	// Twice, since the lock does not keep our memory of the last version fresh.
-	for range 2 {
-		if errors.Is(err, errStale) {
-			err = f.transact(f.begin, all)
-		}
+	err := f.transact(func() (bool, error) { return f.swapAll(swaps, out) })
+	if errors.Is(err, errStale) {
+		err = f.transact(func() (bool, error) { return f.swapAll(swaps, out) })
 	}
 	if err != nil {
 		for i := range out {
@@ -187,13 +176,14 @@ func (f *file) swapMany(swaps []semel.Swap, out []semel.Swapped) {
 // errStale: another process has written since we last looked.
 var errStale = errors.New("sqlite: another process has written meanwhile")
 
-// transact runs fn in a transaction, which begin begins, and commits if fn
-// says that there is something to commit. It is called with f.mu held.
-func (f *file) transact(begin *stmt, fn func() (bool, error)) error {
+// transact runs fn in a transaction that has the write lock from its start. It
+// commits if fn says that there is something to commit. It is called with f.mu
+// held.
+func (f *file) transact(fn func() (bool, error)) error {
 	if f.closed {
 		return errClosed
 	}
-	if _, err := begin.exec(); err != nil {
+	if _, err := f.begin.exec(); err != nil {
 		return f.explain("begin to write", err)
 	}
 	wrote, err := fn()
@@ -229,17 +219,10 @@ func (f *file) swapAll(swaps []semel.Swap, out []semel.Swapped) (wrote bool, err
 			continue
 		}
 		next.Version, next.WrittenAt = semel.Version{Epoch: f.version.Epoch, Counter: f.version.Counter + 1}, now
-		found, done := false, false
-		if !wrote && swaps[i].Old.IsZero() { // later, the insert itself finds out
-			found, err = f.holds(next.Digest)
-		}
-		if err == nil && !found {
-			done, err = f.swap(swaps[i].Old, next)
-		}
+		done, err := f.swap(swaps[i].Old, next)
 		if err != nil {
 			return false, err
 		}
-		f.seen.add(&next.Digest)
 		if done {
 			out[i].Reading.Now = now
 			f.version, wrote = next.Version, true
@@ -251,15 +234,6 @@ func (f *file) swapAll(swaps []semel.Swap, out []semel.Swapped) (wrote bool, err
 		}
 	}
 	return wrote, nil
-}
-
-// holds tells whether there is a record under digest.
-func (f *file) holds(digest semel.Digest) (found bool, err error) {
-	err = f.probe.query(context.Background(), func([]driver.Value) bool {
-		found = true
-		return false
-	}, digest[:])
-	return found, f.explain("read", err)
 }
 
 // readVersion reads the current epoch and the newest counter.
@@ -290,6 +264,7 @@ func (f *file) swap(old semel.Version, next *semel.Record) (bool, error) {
 	var err error
 	record, line := 2*counter+1, 2*counter
 	if old.IsZero() {
+		f.note(&next.Digest)
 		// The line comes first, so that each row is put behind the last one: a row
 		// between others splits pages.
 		if _, err = f.log.exec(line, next.Digest[:], f.meta); err == nil {
@@ -305,7 +280,7 @@ func (f *file) swap(old semel.Version, next *semel.Record) (bool, error) {
 			_, err = f.log.exec(line, next.Digest[:], f.meta)
 		}
 	}
-	if isConstraint(err) || isBusy(err) {
+	if isConstraint(err) {
 		return false, errStale
 	}
 	return rows > 0, f.explain("write", err)

@@ -94,12 +94,3 @@ func mustHold(t testing.TB, s semel.Store, want semel.Record) {
 		t.Fatalf("held: %+v, %v; want %+v", r.Record, err, want)
 	}
 }
-
-// know makes the file remember a key, or forget it.
-func (f *file) know(d semel.Digest, known bool) {
-	if slot, _ := f.seen.place(&d); !known {
-		slot.Store(0)
-	} else {
-		f.seen.add(&d)
-	}
-}

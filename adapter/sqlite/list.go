@@ -52,7 +52,7 @@ func (s *Store) Sweep(ctx context.Context, limit int) (int, error) {
 func (f *file) sweepSome(limit, skip int) (deleted, damaged int, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	err = f.transact(f.begin, func() (bool, error) {
+	err = f.transact(func() (bool, error) {
 		var rows []int64
 		err := f.expired.query(context.Background(), func(row []driver.Value) bool {
 			n, _ := row[0].(int64)

@@ -77,9 +77,8 @@ func (s *Store) Get(ctx context.Context, digest semel.Digest) (semel.Reading, er
 // CompareAndSwap is part of semel.Store. What it answers without an error is
 // on the disk.
 //
-// A duplicate writes nothing and takes no write lock. If this process has seen
-// the key before, it costs one read beside the commits; else it waits for those
-// that are under way.
+// A duplicate costs one read: it writes nothing, takes no write lock and waits
+// for no commit, unless another process wrote the key a moment ago.
 func (s *Store) CompareAndSwap(ctx context.Context, old semel.Version, next semel.Record) (semel.Reading, error) {
 	if s.batch == nil {
 		return semel.Reading{}, errors.Join(semel.ErrRejected, errReadOnly)
@@ -87,7 +86,7 @@ func (s *Store) CompareAndSwap(ctx context.Context, old semel.Version, next seme
 	if err := ended(ctx); err != nil {
 		return semel.Reading{}, err
 	}
-	if old.IsZero() && s.file.seen.has(&next.Digest) {
+	if old.IsZero() && s.file.mayHold(&next.Digest) {
 		held, err := s.file.Get(ctx, next.Digest)
 		if err != nil {
 			return semel.Reading{}, err
