@@ -23,6 +23,7 @@ import (
 	"github.com/semelhq/semel/bench/internal/child"
 	"github.com/semelhq/semel/bench/internal/rounds"
 	"github.com/semelhq/semel/bench/proxy"
+	"github.com/semelhq/semel/bench/sqlite"
 )
 
 // bench is one entry of the goals' table.
@@ -35,6 +36,7 @@ type bench struct {
 func benches() []bench {
 	return []bench{
 		{"p8", handler.Run},
+		{"p9", sqlite.Run},
 		{"p10", proxy.Memory},
 		{"p11", proxy.Durable},
 		{"p12", herd.Run},
@@ -44,7 +46,7 @@ func benches() []bench {
 func main() {
 	only := flag.String("only", "", "comma-separated `names` of the benches to run, such as p8,p10; empty runs all")
 	count := flag.Int("rounds", 5, "how often each comparison is made")
-	seconds := flag.Float64("seconds", 1, "how long each side is measured in each round; P12 has a length of its own")
+	seconds := flag.Float64("seconds", 1, "how long each side is measured in each round; P9 and P12 have lengths of their own")
 	asJSON := flag.Bool("json", false, "print one JSON object; the rounds go to standard error")
 	flag.Parse()
 	// What is started has to be ended, also if this is interrupted.
