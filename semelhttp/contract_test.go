@@ -342,14 +342,7 @@ func TestDamagedResultIsInDoubt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ask := func() *httptest.ResponseRecorder {
-		r := httptest.NewRequest("POST", "/", nil)
-		r.Header.Set("Idempotency-Key", "k")
-		w := httptest.NewRecorder()
-		h.ServeHTTP(w, r)
-		return w
-	}
-	ask()
+	ask(h, "k", "")
 	records, err := store.List(t.Context(), semel.Filter{State: semel.Done})
 	if err != nil || len(records) != 1 {
 		t.Fatal(records, err)
@@ -362,7 +355,7 @@ func TestDamagedResultIsInDoubt(t *testing.T) {
 			t.Fatal(err)
 		}
 		records[0].Version = read.Record.Version
-		if w := ask(); w.Code != 409 || !strings.Contains(w.Body.String(), "outcome-unknown") || runs.Load() != 1 {
+		if w := ask(h, "k", ""); w.Code != 409 || !strings.Contains(w.Body.String(), "outcome-unknown") || runs.Load() != 1 {
 			t.Errorf("%v: got %d %s after %d runs", damaged, w.Code, w.Body, runs.Load())
 		}
 	}

@@ -121,20 +121,13 @@ func TestFieldBug03_ResultCannotBeStored(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		ask := func() *httptest.ResponseRecorder {
-			r := httptest.NewRequest("POST", "/", nil)
-			r.Header.Set("Idempotency-Key", "k")
-			w := httptest.NewRecorder()
-			h.ServeHTTP(w, r)
-			return w
-		}
 		store.fail.Store(true)
-		if w := ask(); w.Code != 409 || !strings.Contains(w.Body.String(), "outcome-unknown") {
+		if w := ask(h, "k", ""); w.Code != 409 || !strings.Contains(w.Body.String(), "outcome-unknown") {
 			t.Errorf("first: got %d %s, want outcome-unknown", w.Code, w.Body)
 		}
 		time.Sleep(time.Minute)
 		store.fail.Store(false)
-		if w := ask(); w.Code != 409 || !strings.Contains(w.Body.String(), "outcome-unknown") || runs != 1 {
+		if w := ask(h, "k", ""); w.Code != 409 || !strings.Contains(w.Body.String(), "outcome-unknown") || runs != 1 {
 			t.Errorf("retry: got %d %s after %d runs, want outcome-unknown after 1", w.Code, w.Body, runs)
 		}
 	})
@@ -301,23 +294,15 @@ func TestFieldBug22_SentKeyEqualsADerivedOne(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ask := func(key string) string {
-		r := httptest.NewRequest("POST", "/", strings.NewReader("content"))
-		if key != "" {
-			r.Header.Set("Idempotency-Key", key)
-		}
-		w := httptest.NewRecorder()
-		h.ServeHTTP(w, r)
-		return w.Body.String()
-	}
-	if a, b := ask(""), ask(""); a != "1" || b != "1" {
+	run := func(key string) string { return ask(h, key, "content").Body.String() }
+	if a, b := run(""), run(""); a != "1" || b != "1" {
 		t.Fatalf("equal content without a key: got %s and %s, want one run", a, b)
 	}
 	records, err := store.List(t.Context(), semel.Filter{State: semel.Done})
 	if err != nil || len(records) != 1 {
 		t.Fatal(records, err)
 	}
-	if got := ask(records[0].Key.ID); got != "2" {
+	if got := run(records[0].Key.ID); got != "2" {
 		t.Errorf("a client that sends the derived key itself got run %s, want its own", got)
 	}
 }

@@ -78,6 +78,17 @@ func send(t testing.TB, method, url, body string, headers ...string) answer {
 	return answer{resp, string(read)}
 }
 
+// ask sends a POST to a handler without a network; an empty key is not sent.
+func ask(h http.Handler, key, body string) *httptest.ResponseRecorder {
+	r := httptest.NewRequest("POST", "/", strings.NewReader(body))
+	if key != "" {
+		r.Header.Set("Idempotency-Key", key)
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	return w
+}
+
 func TestReplaysTheFirstAnswer(t *testing.T) {
 	var runs atomic.Int64
 	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
