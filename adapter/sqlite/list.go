@@ -78,7 +78,7 @@ func (f *file) sweepSome(limit, skip int) (deleted, damaged int, err error) {
 }
 
 // List is part of semel.Lister. It reads through all keys from filter.After
-// on, about half a million a second. If records are damaged, the error is
+// on, some 400,000 a second. If records are damaged, the error is
 // semel.ErrDamaged and names them, and the list has the others.
 func (s *Store) List(ctx context.Context, filter semel.Filter) ([]semel.Record, error) {
 	if err := ended(ctx); err != nil {
@@ -137,8 +137,8 @@ func listArgs(filter *semel.Filter, now int64) []driver.Value {
 }
 
 // History is part of semel.Journal. The journal has no index by key, since
-// every swap would pay for it: this reads through all of it, about a million
-// entries a second.
+// every swap would pay for it: this reads through all of it, about two
+// million entries a second.
 func (s *Store) History(ctx context.Context, digest semel.Digest) ([]semel.Entry, error) {
 	if err := ended(ctx); err != nil {
 		return nil, err
