@@ -34,6 +34,9 @@ func Open(path string, o Options) (*Store, error) {
 	return s, nil
 }
 
+// smallestFile is SQLite's smallest page, in bytes.
+const smallestFile = 512
+
 // maxRow is SQLITE_MAX_LENGTH, in bytes.
 const maxRow = 1_000_000_000
 
@@ -74,6 +77,9 @@ func settle(path string, readOnly bool) (string, error) {
 		return fail("", errors.New("it is a directory; name a file in it, such as "+filepath.Join(path, "semel.db")))
 	case !info.Mode().IsRegular():
 		return fail("", errors.New("it is not a regular file"))
+	case info.Size() > 0 && info.Size() < smallestFile:
+		// SQLite takes a file of one byte for an empty one, and would write over it.
+		return fail("", fmt.Errorf("it is no SQLite database: %d bytes are too few for one; it is another program's, or was cut off: name another path or put a backup back", info.Size()))
 	}
 	if wal, err := os.Stat(whole + "-wal"); err == nil && info.Size() == 0 && wal.Size() > 0 {
 		return fail("", errors.New("the file is empty but its -wal file is not, so it was cut off; SQLite would delete the -wal file now: keep a copy of both and put a backup back"))

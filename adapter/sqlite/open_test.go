@@ -43,6 +43,7 @@ func TestOpenRefusesWithACause(t *testing.T) {
 		{"a file for a directory", filepath.Join(other, "semel.db"), false, []string{other}, nil},
 		{"nothing to read", filepath.Join(dir, "none.db"), true, []string{"there must be a file"}, fs.ErrNotExist},
 		{"an empty file to read", write("empty.db", ""), true, []string{"empty database"}, nil},
+		{"one byte", write("one.db", "x"), false, []string{"no SQLite database", "one.db"}, nil},
 		{"text", write("text.db", strings.Repeat("Dear diary, today ", 500)), false, []string{"no SQLite database", "text.db"}, semel.ErrDamaged},
 		{"text to read", filepath.Join(dir, "text.db"), true, []string{"no SQLite database"}, semel.ErrDamaged},
 		{"another application's", other, false, []string{"another application", "customers", "not changed"}, nil},
