@@ -125,6 +125,7 @@ func (g *Guard) begin(ctx context.Context, ask Ask) (*Claim, Verdict, error) {
 			g.tellOutcome(ask, digest, v, err, start)
 			return nil, v, err
 		}
+		w.now = time.Now()
 	}
 	w.prepare(ask, digest)
 	return g.lead(ctx, w)
@@ -134,6 +135,7 @@ func (g *Guard) begin(ctx context.Context, ask Ask) (*Claim, Verdict, error) {
 func (g *Guard) lead(ctx context.Context, w *work) (*Claim, Verdict, error) {
 	a := &w.attempt
 	move := a.Begin(w.now, w.now.Add(time.Duration(g.ahead.Load())))
+	a.waitEnd = w.start.Add(a.policy.Wait) // what was waited for a flight counts
 	move, err := w.drive(ctx, move, time.Time{})
 	if err != nil { // ctx ended while another's lease was waited for
 		g.flights.land(&w.flight, &Verdict{Action: Refuse, Reason: InProgress}, nil)

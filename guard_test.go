@@ -117,6 +117,42 @@ func TestEndedClaimReachesNoOther(t *testing.T) {
 	}
 }
 
+// TestWaiterLeadsWithFreshTime: a request that waited longer than a lease, and
+// than a claim may take, executes once the attempt before it did nothing.
+func TestWaiterLeadsWithFreshTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		calls := 0
+		store := &faulty{Store: memory.New(memory.Options{})}
+		g := newGuard(t, store)
+		a := ask(t, semel.Policy{Lease: time.Second, Wait: 10 * time.Second, ClaimWithin: time.Second})
+		first, _ := begin(t, g, a)
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			c, v, err := g.Begin(t.Context(), a)
+			if err != nil || c == nil || c.Attempt() != 2 {
+				t.Errorf("got %v, %v, %v; want the second attempt", c, v.Reason, err)
+				return
+			}
+			_ = c.Release(semel.Result{})
+		})
+		time.Sleep(6 * time.Second)
+		synctest.Wait()
+		store.before = func(next *semel.Record) error {
+			if next.State == semel.Pending {
+				calls++
+			}
+			return nil
+		}
+		if err := first.Release(semel.Result{}); err != nil {
+			t.Fatal(err)
+		}
+		wg.Wait()
+		if calls != 2 { // the insert, which conflicts, and the claim over the release
+			t.Errorf("%d claims were sent, want 2", calls)
+		}
+	})
+}
+
 func TestStorePanics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, when := range []semel.State{semel.Pending, semel.Done} {
