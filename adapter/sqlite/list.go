@@ -77,31 +77,36 @@ func (f *file) sweepSome(limit, skip int) (deleted, damaged int, err error) {
 	return deleted, damaged, nil
 }
 
+// scan runs a query that reads much on a reader of its own, and hands over the
+// rows until visit says that it is enough. what names it in errors.
+func (f *file) scan(ctx context.Context, what, sql string, visit func(row []driver.Value) bool, args ...driver.Value) error {
+	if err := ended(ctx); err != nil {
+		return err
+	}
+	r, err := f.borrow(ctx)
+	if err != nil {
+		return err
+	}
+	defer f.giveBack(r)
+	all, err := compile(r.raw, sql)
+	if err != nil {
+		return f.explain(what, err)
+	}
+	return f.explain(what, errors.Join(all.query(ctx, visit, args...), all.raw.Close()))
+}
+
 // List is part of semel.Lister. It reads through all keys from filter.After
 // on, some 400,000 a second. If records are damaged, the error is
 // semel.ErrDamaged and names them, and the list has the others.
 func (s *Store) List(ctx context.Context, filter semel.Filter) ([]semel.Record, error) {
-	if err := ended(ctx); err != nil {
-		return nil, err
-	}
 	f := s.file
-	r, err := f.borrow(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer f.giveBack(r)
-	list, err := compile(r.raw, sqlList)
-	if err != nil {
-		return nil, f.explain("list", err)
-	}
-	defer list.raw.Close()
 	if filter.Limit == 0 {
 		filter.Limit = 100
 	}
 	now := f.now()
 	var out []semel.Record
 	var damage []error
-	err = list.query(ctx, func(row []driver.Value) bool {
+	err := f.scan(ctx, "list", sqlList, func(row []driver.Value) bool {
 		record, err := decodeRow(row)
 		if err != nil {
 			key, _ := row[0].([]byte)
@@ -112,7 +117,7 @@ func (s *Store) List(ctx context.Context, filter semel.Filter) ([]semel.Record, 
 		return len(out)+len(damage) < filter.Limit
 	}, listArgs(&filter, now.UnixNano())...)
 	if err != nil {
-		return nil, f.explain("list", err)
+		return nil, err
 	}
 	if len(damage) > 0 {
 		return out, fmt.Errorf("%w in %s: %w", semel.ErrDamaged, f.path, errors.Join(damage...))
@@ -140,23 +145,10 @@ func listArgs(filter *semel.Filter, now int64) []driver.Value {
 // every swap would pay for it: this reads through all of it, about two
 // million entries a second.
 func (s *Store) History(ctx context.Context, digest semel.Digest) ([]semel.Entry, error) {
-	if err := ended(ctx); err != nil {
-		return nil, err
-	}
 	f := s.file
-	r, err := f.borrow(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer f.giveBack(r)
-	history, err := compile(r.raw, sqlHistory)
-	if err != nil {
-		return nil, f.explain("read the journal", err)
-	}
-	defer history.raw.Close()
 	var out []semel.Entry
 	var damage error
-	err = history.query(ctx, func(row []driver.Value) bool {
+	err := f.scan(ctx, "read the journal", sqlHistory, func(row []driver.Value) bool {
 		meta, _ := row[0].([]byte)
 		e, err := decodeMeta(digest, meta)
 		if err != nil {
@@ -167,7 +159,7 @@ func (s *Store) History(ctx context.Context, digest semel.Digest) ([]semel.Entry
 		return true
 	}, digest[:])
 	if err != nil {
-		return nil, f.explain("read the journal", err)
+		return nil, err
 	}
 	return out, damage
 }
@@ -178,11 +170,6 @@ func (s *Store) History(ctx context.Context, digest semel.Digest) ([]semel.Entry
 // nobody, and takes about a second for 100,000 records.
 func (s *Store) Check(ctx context.Context) error {
 	f := s.file
-	r, err := f.borrow(ctx)
-	if err != nil {
-		return err
-	}
-	defer f.giveBack(r)
 	var found []error
 	note := func(err error) {
 		if err != nil && len(found) < 10 {
@@ -213,16 +200,12 @@ func (s *Store) Check(ctx context.Context) error {
 			return err
 		}},
 	} {
-		all, err := compile(r.raw, pass.sql)
-		if err != nil {
-			return f.explain("check", err)
-		}
-		err = all.query(ctx, func(row []driver.Value) bool {
+		err := f.scan(ctx, "check", pass.sql, func(row []driver.Value) bool {
 			note(pass.row(row))
 			return true
 		})
-		if err = errors.Join(err, all.raw.Close()); err != nil {
-			return f.explain("check", err)
+		if err != nil {
+			return err
 		}
 	}
 	if len(found) > 0 {
