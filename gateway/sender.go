@@ -12,6 +12,8 @@ import (
 	"net/textproto"
 	"sync"
 	"time"
+
+	"github.com/semelhq/semel/semelhttp"
 )
 
 // sender sends each request at most once. The one of
@@ -244,7 +246,7 @@ func (x *exchange) head() (*http.Response, error) {
 
 // adopt puts the exchange behind the answer's body.
 func (x *exchange) adopt(resp *http.Response) {
-	if isStream(resp.Header.Get("Content-Type")) {
+	if semelhttp.IsStream(resp.Header.Get("Content-Type")) {
 		x.conn.silence = 0
 		_ = x.conn.SetReadDeadline(time.Time{})
 	}

@@ -3,7 +3,6 @@ package gateway
 import (
 	"errors"
 	"io"
-	"mime"
 	"net"
 	"net/http"
 	"slices"
@@ -71,19 +70,6 @@ func safe(method string) bool {
 		return true
 	}
 	return false
-}
-
-// isStream tells whether a content type is read while it is still written.
-func isStream(contentType string) bool {
-	if contentType == "" || strings.HasPrefix(contentType, "application/json") {
-		return false
-	}
-	t, _, _ := mime.ParseMediaType(contentType)
-	switch t {
-	case "text/event-stream", "application/x-ndjson", "multipart/x-mixed-replace":
-		return true
-	}
-	return strings.HasPrefix(t, "application/grpc")
 }
 
 // buffers are what answers are copied through. They are shared by all routes.

@@ -211,7 +211,7 @@ func (r *recorder) FlushError() error {
 	if r.hijacked {
 		return http.ErrHijacked
 	}
-	if r.hold && !isStream(r.w.Header().Get("Content-Type")) {
+	if r.hold && !IsStream(r.w.Header().Get("Content-Type")) {
 		return nil
 	}
 	if r.status == 0 {
@@ -225,8 +225,12 @@ func (r *recorder) FlushError() error {
 	return http.NewResponseController(r.w).Flush()
 }
 
-// isStream tells whether a content type is read while it is still written.
-func isStream(contentType string) bool {
+// IsStream tells whether a content type is read while it is still written: event
+// streams, NDJSON, multipart/x-mixed-replace and gRPC. See Options.HoldFlush.
+func IsStream(contentType string) bool {
+	if contentType == "" || strings.HasPrefix(contentType, "application/json") {
+		return false // the usual ones need no parsing
+	}
 	t, _, _ := mime.ParseMediaType(contentType)
 	switch t {
 	case "text/event-stream", "application/x-ndjson", "multipart/x-mixed-replace":
