@@ -200,6 +200,8 @@ type work struct {
 	flight  flight
 	attempt Attempt
 	op      *lazyContext // of the store's last call; nil before the first
+	news    <-chan struct{}
+	unwatch func() // nil while the key is not watched
 }
 
 // works keeps room for work.
@@ -240,6 +242,7 @@ func (w *work) prepare(ask Ask, digest Digest) {
 // the cause of ctx if ctx ends while another's lease is waited for. Nothing else
 // follows ctx: a claim that may have landed has to be followed to its end.
 func (w *work) drive(ctx context.Context, move Move, until time.Time) (Move, error) {
+	defer w.stopWatching()
 	for {
 		switch move.Do {
 		case SwapRecord:
@@ -250,7 +253,9 @@ func (w *work) drive(ctx context.Context, move Move, until time.Time) (Move, err
 			if !until.IsZero() && move.Until.After(until) {
 				return move, nil
 			}
-			if err := sleepUntil(ctx, move.Until, w.attempt.phase == waiting); err != nil {
+			if w.attempt.phase != waiting {
+				time.Sleep(time.Until(move.Until))
+			} else if err := w.await(ctx, move.Until); err != nil {
 				return move, err
 			}
 			w.now = time.Now()
@@ -258,6 +263,13 @@ func (w *work) drive(ctx context.Context, move Move, until time.Time) (Move, err
 		default:
 			return move, nil
 		}
+	}
+}
+
+func (w *work) stopWatching() {
+	if w.unwatch != nil {
+		w.unwatch()
+		w.news, w.unwatch = nil, nil
 	}
 }
 
@@ -301,16 +313,18 @@ func (w *work) driveToEnd(ctx context.Context, move Move) {
 	_, _ = w.drive(context.WithoutCancel(ctx), move, time.Time{})
 }
 
-// sleepUntil waits until t or, if the sleep is breakable, until ctx ends.
-func sleepUntil(ctx context.Context, t time.Time, breakable bool) error {
-	if !breakable {
-		time.Sleep(time.Until(t))
-		return nil
+// await waits until t, or until there is news of the key, for another's lease
+// to end. Its error is the cause of ctx, if that ends first.
+func (w *work) await(ctx context.Context, t time.Time) error {
+	if w.guard.watcher != nil && w.news == nil {
+		w.news, w.unwatch = w.guard.watcher.Watch(w.attempt.digest)
 	}
 	timer := time.NewTimer(time.Until(t))
 	defer timer.Stop()
 	select {
 	case <-timer.C:
+		return nil
+	case <-w.news:
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"sync"
@@ -32,6 +33,7 @@ type Options struct {
 // Guard is safe for concurrent use; one per store and process is enough.
 type Guard struct {
 	store   Store
+	watcher Watcher // nil if the store is none
 	options Options
 	flights flights
 	keeper  keeper
@@ -52,7 +54,8 @@ const maxStray = 256
 
 // NewGuard tests the store with a key of its own (written, found again as a
 // duplicate, released) and gives a guard for it. A store that loses that key,
-// or that takes the same insert twice, is refused here and not in production.
+// that takes the same insert twice, or that was written with another secret, is
+// refused here and not in production.
 func NewGuard(store Store, options Options) (*Guard, error) {
 	if store == nil {
 		return nil, errors.New("semel: a guard needs a store")
@@ -65,6 +68,7 @@ func NewGuard(store Store, options Options) (*Guard, error) {
 		options.Owner = fmt.Sprintf("%s:%d", host, os.Getpid())
 	}
 	g := &Guard{store: store, options: options, stray: make(chan struct{}, maxStray)}
+	g.watcher, _ = As[Watcher](store)
 	if err := g.selfTest(); err != nil {
 		return nil, err
 	}
@@ -301,5 +305,34 @@ func (g *Guard) selfTest() error {
 	if _, err := g.store.CompareAndSwap(ctx, first.Record.Version, second); err != nil {
 		return fail("a key was not released", err)
 	}
-	return nil
+	if first.Record.Version.Local() {
+		return nil // the store that knows the secret cannot be reached
+	}
+	return g.checkSecret(ctx)
+}
+
+// checkSecret writes which secret the store's digests are made with, or
+// compares: with another secret every stored key would be a new one, and every
+// retry a second run.
+func (g *Guard) checkSecret(ctx context.Context) error {
+	mark := Record{
+		Digest: markDigest(), State: Done, Nonce: newNonce(), Attempt: 1, TTL: math.MaxInt64 / 2,
+		Fingerprint: Fingerprint(g.Digest(Key{Scope: JoinScope("semel", "secret"), ID: "check"})),
+		Key:         Key{Scope: JoinScope("semel", "secret"), ID: "mark"}, Owner: g.options.Owner,
+	}
+	held, err := g.store.CompareAndSwap(ctx, Version{}, mark)
+	switch {
+	case errors.Is(err, ErrConflict) && held.Record.Fingerprint == mark.Fingerprint, err == nil:
+		return nil
+	case errors.Is(err, ErrConflict):
+		return fmt.Errorf("semel: this store was written with another deployment secret (first by %s): every key in it would be "+
+			"new again, and every retry a second run; start with that secret, or take an empty store", held.Record.Owner)
+	}
+	return fmt.Errorf("semel: the store failed its self-test: the mark of the deployment's secret was not written: %w", errors.Join(ErrUnavailable, err))
+}
+
+// markDigest is where a guard's store holds the mark of the deployment's
+// secret: a plain digest, since who has another secret must find it.
+func markDigest() Digest {
+	return Key{Scope: JoinScope("semel", "secret"), ID: "mark"}.Digest(nil)
 }

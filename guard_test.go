@@ -210,3 +210,81 @@ func ExampleGuard_Do() {
 	// receipt 1 true <nil>
 	// true
 }
+
+// telling is a store that tells at once whoever watches a key when it is
+// written.
+type telling struct {
+	semel.Store
+	mu       sync.Mutex
+	watchers map[chan struct{}]semel.Digest
+}
+
+func (s *telling) Watch(d semel.Digest) (<-chan struct{}, func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := make(chan struct{}, 1)
+	s.watchers[c] = d
+	return c, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.watchers, c)
+	}
+}
+
+func (s *telling) CompareAndSwap(ctx context.Context, old semel.Version, next semel.Record) (semel.Reading, error) {
+	r, err := s.Store.CompareAndSwap(ctx, old, next)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c, d := range s.watchers {
+		if d == next.Digest {
+			select {
+			case c <- struct{}{}:
+			default:
+			}
+		}
+	}
+	return r, err
+}
+
+// Another process waits for ours: the news wakes it, not its next poll, and it
+// stops watching.
+func TestNewsWakesAWaiter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &telling{Store: memory.New(memory.Options{}), watchers: map[chan struct{}]semel.Digest{}}
+		var guards [2]*semel.Guard
+		for i := range guards {
+			g, err := semel.NewGuard(store, semel.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			guards[i] = g
+		}
+		ask := semel.Ask{Key: semel.Key{Scope: "s", ID: "k"}}
+		claim, _, err := guards[0].Begin(t.Context(), ask)
+		if err != nil || claim == nil {
+			t.Fatal(claim, err)
+		}
+		start := time.Now()
+		var took time.Duration
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			_, v, err := guards[1].Begin(t.Context(), ask)
+			took = time.Since(start)
+			if err != nil || v.Action != semel.Replay {
+				t.Errorf("the waiter got %+v, %v", v, err)
+			}
+		})
+		// Polls come 5, 15, 35, 75 and 115 ms after the start: 80 is between two.
+		time.Sleep(80 * time.Millisecond)
+		if _, err := claim.Complete(semel.Result{Code: 200, Data: []byte("x")}); err != nil {
+			t.Fatal(err)
+		}
+		wg.Wait()
+		if took != 80*time.Millisecond {
+			t.Errorf("the waiter was woken after %v, want 80ms", took)
+		}
+		if len(store.watchers) != 0 {
+			t.Errorf("%d watches were not stopped", len(store.watchers))
+		}
+	})
+}

@@ -1,8 +1,11 @@
 package semel
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"hash/crc32"
 	"time"
 )
 
@@ -81,10 +84,16 @@ func (c Class) takesOver() bool { return c != AtMostOnce }
 // Version is a record's fencing token. It grows with every write of a key and
 // is never used twice for it, not even after the record was deleted
 // (INVARIANTS S2). Epoch grows when a store's counter may have gone back, as
-// after a restore or a promotion. The zero Version means that nothing is held.
+// after a restore or a promotion, and is never 0 in a record that an authoritative
+// store holds. The zero Version means that nothing is held.
 type Version struct {
 	Epoch, Counter uint64
 }
+
+// Local tells whether v is of a record that was written while the authoritative
+// store could not be reached (epoch 0): it binds this process alone until it is
+// reconciled.
+func (v Version) Local() bool { return v.Epoch == 0 && v.Counter > 0 }
 
 // IsZero tells whether v stands for "nothing is held".
 func (v Version) IsZero() bool { return v == Version{} }
@@ -152,4 +161,150 @@ func (r *Record) Expires() time.Time { return r.WrittenAt.Add(r.TTL) }
 // another run.
 func (r *Record) InDoubt(now time.Time) bool {
 	return r.State == Pending && !now.Before(r.Expires()) && !r.Class.takesOver()
+}
+
+// Entry is a record as one write left it, with the digest of its result in
+// place of the result: one line of a journal, and what stores keep of a record
+// beside its result.
+type Entry struct {
+	Record Record
+	// ResultSum is the SHA-256 of the result, zero where none is kept.
+	ResultSum [sha256.Size]byte
+}
+
+// Entry gives r as an entry, which shares nothing with r.
+func (r *Record) Entry() Entry {
+	e := Entry{Record: *r}
+	e.Record.Result = nil
+	if r.Result != nil {
+		e.ResultSum = sha256.Sum256(r.Result)
+	}
+	return e
+}
+
+// Restore gives the record of e with the result that was kept beside it, nil if
+// none was. The error is [ErrDamaged] if that is not the entry's result.
+func (e *Entry) Restore(result []byte) (Record, error) {
+	kept := e.ResultSum != [sha256.Size]byte{}
+	switch {
+	case kept && result == nil:
+		return Record{}, fmt.Errorf("%w: its result is missing", ErrDamaged)
+	case !kept && result != nil:
+		return Record{}, fmt.Errorf("%w: it has a result that should not be there", ErrDamaged)
+	case kept && sha256.Sum256(result) != e.ResultSum:
+		return Record{}, fmt.Errorf("%w: its result has another SHA-256", ErrDamaged)
+	}
+	r := e.Record
+	r.Result = result
+	return r, nil
+}
+
+// The bytes of an entry, all integers big-endian:
+//
+//	1   format, 1
+//	4   CRC-32C of the digest and of everything after these four bytes
+//	8 8 version: epoch, counter
+//	1 1 state, class
+//	32  fingerprint
+//	16  nonce
+//	8 8 attempt, code
+//	8   written at, Unix nanoseconds; 0 for the zero time
+//	8 8 TTL and replay, nanoseconds
+//	1   1 if a result is kept, else 0
+//	32  SHA-256 of the result, if one is kept
+//	…   scope, id, owner: each a uvarint of its length, then its bytes
+const (
+	entryFormat = 1
+	entryFixed  = 1 + 4 + 16 + 2 + 32 + 16 + 16 + 8 + 16 + 1
+	entryBody   = 1 + 4
+)
+
+func (e *Entry) checksum(body []byte) uint32 {
+	table := crc32.MakeTable(crc32.Castagnoli)
+	return crc32.Update(crc32.Checksum(e.Record.Digest[:], table), table, body)
+}
+
+// AppendTo appends the entry's bytes to b. The digest is not among them, since
+// every store has it as its key; a checksum covers it with the rest.
+func (e *Entry) AppendTo(b []byte) []byte {
+	r := &e.Record
+	start := len(b)
+	b = append(b, entryFormat, 0, 0, 0, 0)
+	b = binary.BigEndian.AppendUint64(b, r.Version.Epoch)
+	b = binary.BigEndian.AppendUint64(b, r.Version.Counter)
+	b = append(b, byte(r.State), byte(r.Class))
+	b = append(b, r.Fingerprint[:]...)
+	b = append(b, r.Nonce[:]...)
+	written := int64(0)
+	if !r.WrittenAt.IsZero() {
+		written = r.WrittenAt.UnixNano()
+	}
+	for _, n := range [...]int64{int64(r.Attempt), int64(r.Code), written, int64(r.TTL), int64(r.Replay)} {
+		b = binary.BigEndian.AppendUint64(b, uint64(n))
+	}
+	if e.ResultSum == [sha256.Size]byte{} {
+		b = append(b, 0)
+	} else {
+		b = append(append(b, 1), e.ResultSum[:]...)
+	}
+	for _, text := range [...]string{r.Key.Scope, r.Key.ID, r.Owner} {
+		b = binary.AppendUvarint(b, uint64(len(text)))
+		b = append(b, text...)
+	}
+	binary.BigEndian.PutUint32(b[start+1:], e.checksum(b[start+entryBody:]))
+	return b
+}
+
+// ParseEntry reads what [Entry.AppendTo] wrote for digest, and nothing else: the
+// error is [ErrDamaged]. It keeps nothing of b.
+func ParseEntry(digest Digest, b []byte) (Entry, error) {
+	e := Entry{Record: Record{Digest: digest}}
+	switch {
+	case len(b) < entryFixed:
+		return e, fmt.Errorf("%w: it has %d bytes, and at least %d are needed", ErrDamaged, len(b), entryFixed)
+	case b[0] != entryFormat:
+		return e, fmt.Errorf("%w: it has the format %d, and 1 is known", ErrDamaged, b[0])
+	case binary.BigEndian.Uint32(b[1:]) != e.checksum(b[entryBody:]):
+		return e, fmt.Errorf("%w: its checksum differs", ErrDamaged)
+	}
+	if !e.parseBody(b[entryBody:]) {
+		return e, fmt.Errorf("%w: its fields do not decode", ErrDamaged)
+	}
+	return e, nil
+}
+
+// parseBody reads all fields and tells whether they are what AppendTo writes.
+func (e *Entry) parseBody(b []byte) bool {
+	number := func() int64 {
+		n := binary.BigEndian.Uint64(b)
+		b = b[8:]
+		return int64(n)
+	}
+	r := &e.Record
+	r.Version = Version{uint64(number()), uint64(number())}
+	r.State, r.Class = State(b[0]), Class(b[1])
+	b = b[2:]
+	b = b[copy(r.Fingerprint[:], b):]
+	b = b[copy(r.Nonce[:], b):]
+	r.Attempt, r.Code = int(number()), int(number())
+	if written := number(); written != 0 {
+		r.WrittenAt = time.Unix(0, written)
+	}
+	r.TTL, r.Replay = time.Duration(number()), time.Duration(number())
+	kept := b[0]
+	b = b[1:]
+	if kept > 1 || kept == 1 && len(b) < len(e.ResultSum) {
+		return false
+	}
+	if kept == 1 {
+		b = b[copy(e.ResultSum[:], b):]
+	}
+	for _, text := range [...]*string{&r.Key.Scope, &r.Key.ID, &r.Owner} {
+		n, width := binary.Uvarint(b)
+		if width <= 0 || n > uint64(len(b)-width) {
+			return false
+		}
+		*text, b = string(b[width:width+int(n)]), b[width+int(n):]
+	}
+	return len(b) == 0 && r.State >= Pending && r.State <= Released && r.Class <= Transactional
 }

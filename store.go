@@ -102,12 +102,58 @@ type Journal interface {
 	History(ctx context.Context, digest Digest) ([]Entry, error)
 }
 
-// Entry is one line of a journal: a record as one write left it, with the
-// digest of its result in place of the result.
-type Entry struct {
-	Record Record
-	// ResultSum is the SHA-256 of the result, zero where there is none.
-	ResultSum [32]byte
+// Watcher is a Store that can tell when a key may have changed, so that whoever
+// waits for another attempt looks at once and not at the next poll. What it
+// tells is a hint: it may come for nothing, and it may not come at all.
+type Watcher interface {
+	// Watch gives a channel that receives when the key's record may have changed
+	// since Watch was called. stop ends it and must be called; the channel is never
+	// closed. Watch does not wait for the store.
+	Watch(digest Digest) (changed <-chan struct{}, stop func())
+}
+
+// Describer is a Store that knows what its records survive, from the settings
+// of the servers behind it, which it reads when it is opened.
+type Describer interface {
+	Describe() Description
+}
+
+// Description is what a store tells about itself to whoever starts it.
+type Description struct {
+	// Survives is the worst event after which what the store has acknowledged is
+	// still there.
+	Survives Survival
+	// Durability says the same to people, in one sentence and with its reason.
+	Durability string
+	// Clock says whose clock decides expiry.
+	Clock string
+	// Cautions name settings that weaken the store, one sentence each, with what to
+	// do about it.
+	Cautions []string
+}
+
+// Survival is a scale of events, each worse than the one before.
+type Survival uint8
+
+const (
+	// SurvivesNothing: records end with the process, or whenever the store likes.
+	SurvivesNothing Survival = iota
+	// SurvivesProcess: records outlive every process of ours, not a crash of the
+	// server's machine.
+	SurvivesProcess
+	// SurvivesCrash: records outlive kill -9 and loss of power of the machine.
+	SurvivesCrash
+	// SurvivesFailover: records outlive the loss of the machine that took them.
+	SurvivesFailover
+)
+
+// String gives the scale's word.
+func (s Survival) String() string {
+	names := [...]string{"nothing", "process", "crash", "failover"}
+	if int(s) < len(names) {
+		return names[s]
+	}
+	return "unknown"
 }
 
 // Unwrapper is a Store that stands in front of another.

@@ -163,14 +163,16 @@ func TestFlippedBytesInTheFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := all[1]
-	meta := bytes.Index(file, append(appendMeta(nil, &want), want.Result...)) // in the journal there is no result
+	e := want.Entry()
+	bytesOf := e.AppendTo(nil)
+	meta := bytes.Index(file, append(bytesOf, want.Result...)) // in the journal there is no result
 	row := bytes.LastIndex(file[:meta], want.Digest[:])
 	if row < 0 || meta-row > 80 {
 		t.Fatalf("the row is not where it should be: digest at %d, meta at %d", row, meta)
 	}
 	changed := filepath.Join(filepath.Dir(path), "changed.db")
 	unseen := 0
-	for i := row - 8; i < meta+metaFixed+32; i++ {
+	for i := row - 8; i < meta+len(bytesOf)+len(want.Result); i++ {
 		b := bytes.Clone(file)
 		b[i] ^= 0x10
 		if err := os.WriteFile(changed, b, 0o600); err != nil {

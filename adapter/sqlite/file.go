@@ -254,7 +254,8 @@ func (f *file) readVersion() error {
 // swap writes next over old, and its line in the journal. It tells whether old
 // was held.
 func (f *file) swap(old semel.Version, next *semel.Record) (bool, error) {
-	f.meta = appendMeta(f.meta[:0], next)
+	e := next.Entry()
+	f.meta = e.AppendTo(f.meta[:0])
 	var result driver.Value
 	if next.Result != nil {
 		result = next.Result

@@ -155,7 +155,7 @@ func (s *Store) History(ctx context.Context, digest semel.Digest) ([]semel.Entry
 			damage = damaged(f.path, digest, fmt.Errorf("journal: %w", err))
 			return true
 		}
-		out = append(out, semel.Entry{Record: e.record, ResultSum: e.sum})
+		out = append(out, e)
 		return true
 	}, digest[:])
 	if err != nil {
