@@ -21,8 +21,9 @@ type Result struct {
 // them changes nothing. Until then its lease is renewed in the background. A
 // Claim is safe for concurrent use.
 type Claim struct {
-	ctx    lazyContext
-	number int
+	ctx         lazyContext
+	number      int
+	unconfirmed bool
 
 	mu    sync.Mutex // held during every move of the attempt
 	ended bool
@@ -61,6 +62,11 @@ func (c *Claim) granted(move Move) {
 
 // Attempt is the number of this attempt at the operation, from 1.
 func (c *Claim) Attempt() int { return c.number }
+
+// Unconfirmed tells that the grant binds this process alone, since the
+// authoritative store could not be asked (INVARIANTS S12): it exists only
+// behind a store that goes on without it.
+func (c *Claim) Unconfirmed() bool { return c.unconfirmed }
 
 // renew extends the lease, on a goroutine of the keeper.
 func (c *Claim) renew() {

@@ -87,6 +87,8 @@ type Verdict struct {
 	Held Record
 	// RetryAfter is when asking again makes sense, for a lease that runs.
 	RetryAfter time.Duration
+	// Unconfirmed is the Reading's, set by the Attempt.
+	Unconfirmed bool
 }
 
 // Err gives the sentinel error of a refusal, and nil for other verdicts.

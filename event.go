@@ -47,6 +47,8 @@ type Event struct {
 	Attempt int
 	// Took is the time since the request came to the guard, on the local clock.
 	Took time.Duration
+	// Unconfirmed tells that the authoritative store could not be asked: count it.
+	Unconfirmed bool
 	// Err is the store's last error, if one had a part in it.
 	Err error
 }
@@ -59,7 +61,7 @@ func (g *Guard) tell(a *Attempt, kind EventKind, start time.Time, err error) {
 	r := a.Record()
 	g.options.Observe(Event{
 		Kind: kind, Reason: a.Verdict().Reason, Policy: a.policy.Name, Key: r.Key, Digest: a.digest,
-		Version: r.Version, Attempt: r.Attempt, Took: time.Since(start), Err: err,
+		Version: r.Version, Attempt: r.Attempt, Took: time.Since(start), Unconfirmed: a.unconfirmed, Err: err,
 	})
 }
 
@@ -70,7 +72,7 @@ func (g *Guard) tellOutcome(ask Ask, digest Digest, v Verdict, err error, start 
 	}
 	e := Event{
 		Kind: Refused, Reason: v.Reason, Policy: ask.Policy.Name, Digest: digest,
-		Version: v.Held.Version, Attempt: v.Held.Attempt, Took: time.Since(start), Err: err,
+		Version: v.Held.Version, Attempt: v.Held.Attempt, Took: time.Since(start), Unconfirmed: v.Unconfirmed, Err: err,
 	}
 	switch {
 	case v.Action == Replay:

@@ -146,7 +146,7 @@ func (g *Guard) lead(ctx context.Context, w *work) (*Claim, Verdict, error) {
 		return nil, Verdict{}, err
 	}
 	if move.Do == Run {
-		c := &Claim{work: w, number: a.verdict.Attempt}
+		c := &Claim{work: w, number: a.verdict.Attempt, unconfirmed: a.unconfirmed}
 		c.ctx.parent = ctx
 		v := a.Verdict()
 		g.tell(a, Claimed, w.start, nil)
@@ -223,6 +223,9 @@ type Answer struct {
 	Replayed bool
 	// Attempt is the number of the attempt that gave the result.
 	Attempt int
+	// Unconfirmed tells that the authoritative store could not be asked, see
+	// [Reading].
+	Unconfirmed bool
 }
 
 // Do runs fn once for the ask and stores what it returns, or gives back the
@@ -239,7 +242,7 @@ func (g *Guard) Do(ctx context.Context, ask Ask, fn func(ctx context.Context) (R
 		return Answer{}, err
 	}
 	if claim == nil {
-		answer := Answer{Result: Result{Code: v.Held.Code, Data: v.Held.Result}, Replayed: true, Attempt: v.Held.Attempt}
+		answer := Answer{Result: Result{Code: v.Held.Code, Data: v.Held.Result}, Replayed: true, Attempt: v.Held.Attempt, Unconfirmed: v.Unconfirmed}
 		return answer, v.Err()
 	}
 	returned := false
@@ -266,7 +269,7 @@ func (g *Guard) Do(ctx context.Context, ask Ask, fn func(ctx context.Context) (R
 	case err != nil:
 		return Answer{}, err
 	}
-	return Answer{Result: result, Attempt: record.Attempt}, nil
+	return Answer{Result: result, Attempt: record.Attempt, Unconfirmed: claim.Unconfirmed()}, nil
 }
 
 // newNonce needs to be unique, not secret.
@@ -305,7 +308,7 @@ func (g *Guard) selfTest() error {
 	if _, err := g.store.CompareAndSwap(ctx, first.Record.Version, second); err != nil {
 		return fail("a key was not released", err)
 	}
-	if first.Record.Version.Local() {
+	if first.Unconfirmed {
 		return nil // the store that knows the secret cannot be reached
 	}
 	return g.checkSecret(ctx)

@@ -288,3 +288,44 @@ func TestNewsWakesAWaiter(t *testing.T) {
 		}
 	})
 }
+
+// cutOff is a store whose every reading says that the authoritative store could
+// not be asked.
+type cutOff struct{ semel.Store }
+
+func (s cutOff) CompareAndSwap(ctx context.Context, old semel.Version, next semel.Record) (semel.Reading, error) {
+	r, err := s.Store.CompareAndSwap(ctx, old, next)
+	r.Unconfirmed = true
+	return r, err
+}
+
+// INVARIANTS S12: what goes on without the authoritative store says so.
+func TestUnconfirmedIsTold(t *testing.T) {
+	var events []semel.Event
+	guard, err := semel.NewGuard(cutOff{memory.New(memory.Options{})}, semel.Options{
+		Observe: func(e semel.Event) { events = append(events, e) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := semel.Ask{Key: semel.Key{Scope: "s", ID: "k"}}
+	claim, v, err := guard.Begin(t.Context(), ask)
+	if err != nil || claim == nil || !v.Unconfirmed || !claim.Unconfirmed() {
+		t.Fatalf("claim: %+v, %v", v, err)
+	}
+	if _, err := claim.Complete(semel.Result{Code: 200, Data: []byte("x")}); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := guard.Do(t.Context(), ask, func(context.Context) (semel.Result, error) { panic("a second run") })
+	if err != nil || !answer.Replayed || !answer.Unconfirmed {
+		t.Errorf("replay: %+v, %v", answer, err)
+	}
+	if len(events) != 3 {
+		t.Errorf("%d events, want claimed, completed and replayed", len(events))
+	}
+	for _, e := range events {
+		if !e.Unconfirmed {
+			t.Errorf("%v does not say that it is unconfirmed", e.Kind)
+		}
+	}
+}

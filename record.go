@@ -84,16 +84,11 @@ func (c Class) takesOver() bool { return c != AtMostOnce }
 // Version is a record's fencing token. It grows with every write of a key and
 // is never used twice for it, not even after the record was deleted
 // (INVARIANTS S2). Epoch grows when a store's counter may have gone back, as
-// after a restore or a promotion, and is never 0 in a record that an authoritative
-// store holds. The zero Version means that nothing is held.
+// after a restore or a promotion, and is never 0 in a record of an authoritative
+// store. The zero Version means that nothing is held.
 type Version struct {
 	Epoch, Counter uint64
 }
-
-// Local tells whether v is of a record that was written while the authoritative
-// store could not be reached (epoch 0): it binds this process alone until it is
-// reconciled.
-func (v Version) Local() bool { return v.Epoch == 0 && v.Counter > 0 }
 
 // IsZero tells whether v stands for "nothing is held".
 func (v Version) IsZero() bool { return v == Version{} }

@@ -12,6 +12,10 @@ type Reading struct {
 	Record Record
 	// Now is the store's clock at the read: whoever judges an expiry judges by it.
 	Now time.Time
+	// Unconfirmed tells that the authoritative store could not be asked: the record
+	// is a copy, or binds this process alone until it is reconciled. Answers that
+	// come from it are flagged.
+	Unconfirmed bool
 }
 
 // Store is a linearizable map from key to record with one writing verb. It

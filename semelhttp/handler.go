@@ -24,7 +24,7 @@ type Handler struct {
 	guard    *semel.Guard
 	next     http.Handler
 	o        Options
-	replayed []string        // the value of the replay header; nobody changes it
+	replayed []string        // the value of the headers that say so; nobody changes it
 	extra    map[string]bool // stored headers besides the usual ones
 	buffers  sync.Pool       // of *bytes.Buffer
 	inFlight atomic.Int64
@@ -95,6 +95,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	ask := semel.Ask{Key: key, Fingerprint: fingerprint, Policy: &h.o.Policy}
 	claim, v, err := h.guard.Begin(r.Context(), ask)
+	if v.Unconfirmed {
+		w.Header()[UnconfirmedHeader] = h.replayed
+	}
 	switch {
 	case claim != nil:
 		h.execute(w, r, claim, content)

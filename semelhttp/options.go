@@ -114,6 +114,12 @@ type Options struct {
 // removed before the answer leaves.
 const OutcomeHeader = "Semel-Outcome"
 
+// UnconfirmedHeader marks with the value "true" an answer for which the
+// authoritative store could not be asked: a replay from a cache meanwhile, or a
+// run that is known to this process alone, on a route that goes on without its
+// store.
+const UnconfirmedHeader = "Semel-Unconfirmed"
+
 const (
 	// OutcomeNotDone promises that the request had no effect: the answer is passed
 	// on, not stored, and the key is free.
