@@ -318,10 +318,11 @@ func (g *Guard) selfTest() error {
 // compares: with another secret every stored key would be a new one, and every
 // retry a second run.
 func (g *Guard) checkSecret(ctx context.Context) error {
+	key := Key{Scope: JoinScope("semel", "self-test"), ID: "deployment secret"}
 	mark := Record{
-		Digest: markDigest(), State: Done, Nonce: newNonce(), Attempt: 1, TTL: math.MaxInt64 / 2,
-		Fingerprint: Fingerprint(g.Digest(Key{Scope: JoinScope("semel", "secret"), ID: "check"})),
-		Key:         Key{Scope: JoinScope("semel", "secret"), ID: "mark"}, Owner: g.options.Owner,
+		// A plain digest: who has another secret must find it.
+		Digest: key.Digest(nil), Fingerprint: Fingerprint(g.Digest(key)), State: Done, Nonce: newNonce(),
+		Attempt: 1, TTL: math.MaxInt64 / 2, Key: key, Owner: g.options.Owner,
 	}
 	held, err := g.store.CompareAndSwap(ctx, Version{}, mark)
 	switch {
@@ -332,10 +333,4 @@ func (g *Guard) checkSecret(ctx context.Context) error {
 			"new again, and every retry a second run; start with that secret, or take an empty store", held.Record.Owner)
 	}
 	return fmt.Errorf("semel: the store failed its self-test: the mark of the deployment's secret was not written: %w", errors.Join(ErrUnavailable, err))
-}
-
-// markDigest is where a guard's store holds the mark of the deployment's
-// secret: a plain digest, since who has another secret must find it.
-func markDigest() Digest {
-	return Key{Scope: JoinScope("semel", "secret"), ID: "mark"}.Digest(nil)
 }
