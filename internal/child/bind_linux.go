@@ -6,6 +6,10 @@ import (
 )
 
 // bind has the kernel kill the child when its parent dies, however that dies.
+// What the caller asked for, such as another user, stays.
 func bind(command *exec.Cmd) {
-	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if command.SysProcAttr == nil {
+		command.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	command.SysProcAttr.Pdeathsig = syscall.SIGKILL
 }

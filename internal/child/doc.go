@@ -6,6 +6,6 @@
 //	…
 //	defer p.Kill()
 //
-// The demo and the end-to-end tests import it. For a process that is to end in
-// good order, use os/exec and a signal.
+// The demo, the end-to-end tests and the servers of tests import it. For a
+// process that is to end in good order, use os/exec and a signal.
 package child

@@ -15,7 +15,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/semelhq/semel/cmd/internal/child"
+	"github.com/semelhq/semel/internal/child"
 )
 
 // gateway is `semel gateway` as a process of its own, which can be killed and
