@@ -47,6 +47,10 @@ type Route struct {
 	Match string
 	// Options are the route's settings for semelhttp; HoldFlush is always set.
 	Options semelhttp.Options
+	// Guard is for a route whose store is another one than Config.Guard's, such as
+	// one that goes on while the database is away. Serve closes it. Default
+	// Config.Guard.
+	Guard *semel.Guard
 	// Silence is how long the upstream may say nothing before it is given up: until
 	// its answer begins and, except for safe methods, between any two pieces of it.
 	// Event streams may be silent for ever. A request that was given up has an
@@ -82,6 +86,9 @@ func (c Config) filled() (Config, error) {
 		r := &c.Routes[i]
 		if r.Silence == 0 {
 			r.Silence = defaultSilence
+		}
+		if r.Guard == nil {
+			r.Guard = c.Guard
 		}
 		r.Options.HoldFlush = true
 	}

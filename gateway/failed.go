@@ -64,13 +64,21 @@ func Observe(log *slog.Logger) func(semel.Event) {
 			case semel.InDoubt, semel.Damaged, semel.Mismatch:
 				level, text = slog.LevelWarn, "a request was refused"
 			}
-		case semel.Claimed, semel.Renewed:
+		case semel.Claimed:
+			if !e.Unconfirmed {
+				return
+			}
+			level, text = slog.LevelWarn, "the store cannot be reached, and the route goes on without it: this run is known to this process alone"
+		case semel.Renewed:
 			return
 		}
 		if level == slog.LevelDebug && !debug {
 			return
 		}
 		args := []any{"event", e.Kind.String(), "reason", e.Reason.String(), "route", e.Policy, "key_digest", e.Digest.String(), "attempt", e.Attempt, "took", e.Took.String()}
+		if e.Unconfirmed {
+			args = append(args, "unconfirmed", true)
+		}
 		if e.Err != nil {
 			args = append(args, "error", e.Err)
 		}

@@ -76,7 +76,7 @@ func (g *Gateway) compose(r Route, buffers *buffers) (route, error) {
 		ErrorHandler: g.failed,
 		ErrorLog:     slog.NewLogLogger(g.log.Handler(), slog.LevelDebug),
 	}
-	h, err := semelhttp.NewHandler(g.config.Guard, g.unknownIfPanics(proxy), r.Options)
+	h, err := semelhttp.NewHandler(r.Guard, g.unknownIfPanics(proxy), r.Options)
 	return route{p, h}, err
 }
 

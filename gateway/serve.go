@@ -72,17 +72,27 @@ func (g *Gateway) drain(ctx context.Context, server *http.Server) error {
 	err := server.Shutdown(limit)
 	if err == nil {
 		// Only what clients no longer wait for can still run.
-		err = g.config.Guard.Close(limit)
+		err = g.closeGuards(limit)
 	} else {
 		_ = server.Close()
 		past, cancel := context.WithCancel(limit)
 		cancel()
-		_ = g.config.Guard.Close(past) // it takes nothing new
+		_ = g.closeGuards(past) // they take nothing new
 	}
 	if err != nil {
 		return fmt.Errorf("gateway: requests were still running %v after the stop; once their leases end, their keys are in doubt: %w", g.config.Drain, err)
 	}
 	return nil
+}
+
+func (g *Gateway) closeGuards(ctx context.Context) error {
+	wrong := []error{g.config.Guard.Close(ctx)}
+	for _, r := range g.config.Routes {
+		if r.Guard != g.config.Guard {
+			wrong = append(wrong, r.Guard.Close(ctx)) // a second time changes nothing
+		}
+	}
+	return errors.Join(wrong...)
 }
 
 // sweep lets the store forget what has expired, a little at a time.
