@@ -58,6 +58,8 @@ var (
 	_ semel.Sweeper = (*Store)(nil)
 	_ semel.Lister  = (*Store)(nil)
 	_ semel.Journal = (*Store)(nil)
+
+	_ semel.Describer = (*Store)(nil)
 )
 
 var (
@@ -113,6 +115,16 @@ func (s *Store) SwapMany(ctx context.Context, swaps []semel.Swap) []semel.Swappe
 		out[i].Err = err
 	}
 	return out
+}
+
+// Describe is part of semel.Describer. What it says holds for every file: Open
+// sets what it needs.
+func (s *Store) Describe() semel.Description {
+	return semel.Description{
+		Survives:   semel.SurvivesCrash,
+		Durability: "on this machine's disk before a request starts and before its answer goes; lost with the disk",
+		Clock:      "this machine's",
+	}
 }
 
 // ended gives an error if ctx has ended before anything was done.

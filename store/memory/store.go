@@ -44,6 +44,8 @@ var (
 	_ semel.Batcher = (*Store)(nil)
 	_ semel.Sweeper = (*Store)(nil)
 	_ semel.Lister  = (*Store)(nil)
+
+	_ semel.Describer = (*Store)(nil)
 )
 
 // New gives an empty store.
@@ -166,4 +168,13 @@ func (sh *shard) list(out []semel.Record, f semel.Filter, now time.Time) []semel
 		}
 	}
 	return out
+}
+
+// Describe is part of semel.Describer.
+func (s *Store) Describe() semel.Description {
+	return semel.Description{
+		Survives:   semel.SurvivesNothing,
+		Durability: "forgotten when this process ends: for trying out, not for production",
+		Clock:      "this process'",
+	}
 }

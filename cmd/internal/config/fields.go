@@ -93,7 +93,8 @@ func processFields(d Settings) []Field {
 	return []Field{
 		{Name: "upstream", Value: "URL", Help: "the service behind it, such as http://127.0.0.1:3000", set: text(func(s *Settings) *string { return &s.Upstream })},
 		{Name: "listen", Value: "ADDRESS", Help: "where clients connect; port 0 takes a free one", Default: d.Listen, set: text(func(s *Settings) *string { return &s.Listen })},
-		{Name: "store", Value: "URL", Help: "sqlite:PATH, or memory: to forget", Default: d.Store, set: text(func(s *Settings) *string { return &s.Store })},
+		{Name: "store", Value: "URL", Help: "sqlite:PATH, memory:, postgres://… mysql://… redis://… etcd://… semel://…", Default: d.Store, set: text(func(s *Settings) *string { return &s.Store })},
+		{Name: "cache", Value: "URLS", Help: "in front of the store, nearest first: memory:64MB,redis://… or none", List: true, set: text(func(s *Settings) *string { return &s.Cache })},
 		{Name: "admin", Value: "ADDRESS", Help: "/healthz and /readyz, such as on 127.0.0.1:7070", set: text(func(s *Settings) *string { return &s.Admin })},
 		{Name: "secret-file", Value: "PATH", Help: "key the digests in the store with this file's content", set: text(func(s *Settings) *string { return &s.SecretFile })},
 		{Name: "drain", Value: "TIME", Help: "how long running requests may take to end", Default: formatDuration(d.Drain), set: parsed(above, func(s *Settings, _ *Route) *time.Duration { return &s.Drain })},
@@ -109,6 +110,7 @@ func routeFields(d Route) []Field {
 		{Name: "scope", Value: "SCOPE", Help: "whose a key is: header:NAME[,NAME], or shared if there is only one client", Default: d.Scope.String(), set: parsed(ParseScope, func(_ *Settings, r *Route) *Scope { return &r.Scope })},
 		{Name: "require", Help: "refuse POST and PATCH without a key", set: parsed(parseBool, func(_ *Settings, r *Route) *bool { return &r.Require })},
 		{Name: "derive-key", Help: "where there is no key, take the content as the key", set: parsed(parseBool, func(_ *Settings, r *Route) *bool { return &r.DeriveKey })},
+		{Name: "fail-open", Help: "go on without the store while it is away: answers are flagged, doubles possible", set: parsed(parseBool, func(_ *Settings, r *Route) *bool { return &r.FailOpen })},
 		{Name: "class", Value: "CLASS", Help: "after a crash, at-most-once never runs it again, at-least-once and fenced do", Default: d.Class.String(), set: func(_ *Settings, r *Route, value string) (err error) {
 			r.Class, err = parseClass(value)
 			return err

@@ -15,6 +15,7 @@ type Settings struct {
 	Listen         string
 	Admin          string // empty: no admin listener
 	Store          string
+	Cache          string // caches in front of the store, nearest first; empty for the store's own default
 	SecretFile     string
 	LogLevel       string
 	LogFormat      string
@@ -36,6 +37,7 @@ type Route struct {
 	Scope       Scope
 	Require     bool
 	DeriveKey   bool
+	FailOpen    bool
 	Lease       time.Duration
 	Wait        time.Duration // 0: duplicates do not wait
 	Replay      time.Duration
