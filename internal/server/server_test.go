@@ -1,0 +1,164 @@
+package server
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// each kind of server, behind what the tests of all of them need.
+type kind struct {
+	name  string
+	start func(dir string) (life, error)
+	write func(s life, value string) error // durably, before it returns
+	read  func(s life) (string, error)
+}
+
+func kinds() []kind {
+	return []kind{
+		{
+			"postgres",
+			func(dir string) (life, error) { return StartPostgres(dir, PostgresOptions{}) },
+			func(s life, value string) error {
+				_, err := s.(*Postgres).psql("CREATE TABLE IF NOT EXISTS t (v text); INSERT INTO t VALUES ('" + value + "')")
+				return err
+			},
+			func(s life) (string, error) { return s.(*Postgres).psql("SELECT v FROM t") },
+		},
+		{
+			"mariadb",
+			func(dir string) (life, error) { return StartMariaDB(dir, MariaDBOptions{}) },
+			func(s life, value string) error {
+				m := s.(*MariaDB)
+				_, err := m.query("CREATE DATABASE d; CREATE TABLE d.t (v text); INSERT INTO d.t VALUES ('" + value + "')")
+				return err
+			},
+			func(s life) (string, error) { return s.(*MariaDB).query("SELECT v FROM d.t") },
+		},
+		{
+			"redis",
+			func(dir string) (life, error) { return StartRedis(dir, RedisOptions{}) },
+			func(s life, value string) error { _, err := s.(*Redis).call("SET", "k", value); return err },
+			func(s life) (string, error) { return s.(*Redis).call("GET", "k") },
+		},
+		{
+			"etcd",
+			func(dir string) (life, error) { return StartEtcd(dir, EtcdOptions{}) },
+			func(s life, value string) error { return s.(*Etcd).put("k", value) },
+			func(s life) (string, error) { return s.(*Etcd).get("k") },
+		},
+	}
+}
+
+// forEach runs a test on a server of its own of each kind.
+func forEach(t *testing.T, test func(t *testing.T, k kind, s life)) {
+	for _, k := range kinds() {
+		t.Run(k.name, func(t *testing.T) {
+			began := time.Now()
+			s, err := k.start(filepath.Join(t.TempDir(), "server"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("%s %s, ready in %v", s.kind(), s.Version(), time.Since(began).Round(time.Millisecond))
+			t.Cleanup(func() {
+				if err := s.Kill(); err != nil {
+					t.Error(err)
+				}
+			})
+			test(t, k, s)
+		})
+	}
+}
+
+func mustHold(t *testing.T, k kind, s life, want string) {
+	t.Helper()
+	if got, err := k.read(s); err != nil || got != want {
+		t.Fatalf("it holds %q, %v; want %q", got, err, want)
+	}
+}
+
+func do(t *testing.T, steps ...func() error) {
+	t.Helper()
+	for _, step := range steps {
+		if err := step(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// What was written is there after a kill and after an orderly end; the port stays the same.
+func TestKillAndStart(t *testing.T) {
+	forEach(t, func(t *testing.T, k kind, s life) {
+		at, pid := s.Address(), s.PID()
+		do(t, func() error { return k.write(s, "kept") })
+		for name, end := range map[string]func() error{"kill": s.Kill, "stop": s.Stop} {
+			do(t, end)
+			if _, err := k.read(s); err == nil {
+				t.Fatalf("it answers after %s", name)
+			}
+			began := time.Now()
+			do(t, s.Start)
+			t.Logf("ready again %v after %s", time.Since(began).Round(time.Millisecond), name)
+			mustHold(t, k, s, "kept")
+		}
+		if s.Address() != at || s.PID() == pid {
+			t.Errorf("it is at %s as process %d, was at %s as %d", s.Address(), s.PID(), at, pid)
+		}
+		if err := s.Start(); err == nil {
+			t.Error("it started twice")
+		}
+		do(t, s.Kill, s.Kill) // once more is no harm
+	})
+}
+
+// Kill leaves no process: none of those that there were, and none whose files are in the directory.
+func TestKillLeavesNothing(t *testing.T) {
+	forEach(t, func(t *testing.T, _ kind, s life) {
+		family := append(descendants(s.PID()), s.PID())
+		t.Logf("%d processes", len(family))
+		do(t, s.Kill)
+		for _, pid := range family {
+			if !gone(pid) {
+				t.Errorf("process %d is still there", pid)
+			}
+		}
+	})
+}
+
+// A paused server answers nothing and forgets nothing.
+func TestPause(t *testing.T) {
+	forEach(t, func(t *testing.T, k kind, s life) {
+		do(t, func() error { return k.write(s, "kept") }, s.Pause)
+		answered := make(chan error, 1)
+		go func() { _, err := k.read(s); answered <- err }()
+		select {
+		case err := <-answered:
+			t.Errorf("it answered while it was paused: %v", err)
+		case <-time.After(100 * time.Millisecond):
+		}
+		do(t, s.Resume)
+		<-answered // whether that one was in time is not the question
+		mustHold(t, k, s, "kept")
+		do(t, s.Pause, s.Kill) // paused processes are killed, too
+		if pid := s.PID(); pid != 0 {
+			t.Errorf("process %d runs", pid)
+		}
+	})
+}
+
+// The directory of a server has to be its own.
+func TestForeignDirectory(t *testing.T) {
+	for _, k := range kinds() {
+		t.Run(k.name, func(t *testing.T) {
+			dir := t.TempDir()
+			if err := os.WriteFile(filepath.Join(dir, "somebody's"), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if s, err := k.start(dir); err == nil {
+				t.Error("it started", errors.Join(s.Kill()))
+			}
+		})
+	}
+}
