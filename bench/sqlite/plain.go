@@ -11,6 +11,7 @@ import (
 	_ "modernc.org/sqlite" // the driver "sqlite"
 
 	"github.com/semelhq/semel"
+	"github.com/semelhq/semel/bench/internal/pairs"
 )
 
 // plain is what one writes by hand: a table, an INSERT that fails for a
@@ -63,7 +64,7 @@ func (p *plain) fill(from, to int) error {
 		return err
 	}
 	for n := from; n < to; n++ {
-		if err := p.claim(tx.Stmt(p.insert), finished(record(uint64(n)))); err != nil {
+		if err := p.claim(tx.Stmt(p.insert), pairs.Finished(pairs.Record(uint64(n)))); err != nil {
 			return errors.Join(err, tx.Rollback())
 		}
 	}
@@ -78,11 +79,11 @@ func (p *plain) claim(insert *sql.Stmt, r semel.Record) error {
 
 // pair is a claim and a completion.
 func (p *plain) pair(n uint64) error {
-	r := record(n)
+	r := pairs.Record(n)
 	if err := p.claim(p.insert, r); err != nil {
 		return err
 	}
-	r = finished(r)
+	r = pairs.Finished(r)
 	result, err := p.update.ExecContext(context.Background(), int64(r.State), r.Nonce[:], int64(r.Code), r.Result, time.Now().UnixNano(),
 		int64(r.TTL), int64(r.Replay), r.Digest[:], int64(1))
 	if err != nil {

@@ -9,16 +9,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"sync"
-	"sync/atomic"
 	"time"
 
-	"github.com/semelhq/semel"
 	"github.com/semelhq/semel/adapter/sqlite"
 	"github.com/semelhq/semel/bench/internal/child"
+	"github.com/semelhq/semel/bench/internal/pairs"
 	"github.com/semelhq/semel/bench/internal/rounds"
 )
 
@@ -32,9 +29,9 @@ const (
 
 // bench is what all comparisons share.
 type bench struct {
-	store *sqlite.Store
-	plain *plain
-	next  atomic.Uint64 // the number of the last operation
+	store   *sqlite.Store
+	plain   *plain
+	counter pairs.Counter
 }
 
 // Run measures P9: 512 callers and one caller, and lookups beside 512 writers.
@@ -49,7 +46,7 @@ func Run(ctx context.Context, w io.Writer, _ *child.Programs, o rounds.Options) 
 	fmt.Fprintf(w, "P9  SQLite, durable: claim and complete in Semel, with its journal, against plain autocommitted INSERT and UPDATE\n"+
 		"    without one; %d records held, %v a side, in %s\n", held, o.For, filepath.Dir(dir))
 	b := new(bench)
-	b.next.Store(held)
+	b.counter.Skip(held)
 	semelPath, plainPath := filepath.Join(dir, "semel.db"), filepath.Join(dir, "plain.db")
 	if err := fill(semelPath, plainPath); err != nil {
 		return nil, err
@@ -67,7 +64,7 @@ func Run(ctx context.Context, w io.Writer, _ *child.Programs, o rounds.Options) 
 		callers int
 		goal    float64
 	}{{512, 8}, {1, 1}} {
-		sides := []rounds.Side{b.side("plain", c.callers, b.plain.pair), b.side("semel", c.callers, b.pair)}
+		sides := []rounds.Side{b.counter.Side("plain", c.callers, b.plain.pair), b.counter.Side("semel", c.callers, pairs.Of(b.store))}
 		fmt.Fprintf(w, "    %d callers, pairs a second\n", c.callers)
 		log := rounds.NewLog(w, sides, 0, 0)
 		if err := rounds.Alternate(ctx, o, sides, log.Tell); err != nil {
@@ -82,78 +79,18 @@ func Run(ctx context.Context, w io.Writer, _ *child.Programs, o rounds.Options) 
 	return append(results, looked...), err
 }
 
-// operation does one thing, the n-th.
-type operation func(n uint64) error
-
-// side lets callers do operations, one after the other each.
-func (b *bench) side(name string, callers int, do operation) rounds.Side {
-	return rounds.Side{Name: name, Measure: func(ctx context.Context, d time.Duration) (rounds.Sample, error) {
-		samples, errs := make([]rounds.Sample, callers), make([]error, callers)
-		var wg sync.WaitGroup
-		start := time.Now()
-		end := start.Add(d)
-		for i := range callers {
-			wg.Go(func() {
-				for from := time.Now(); from.Before(end) && errs[i] == nil && ctx.Err() == nil; {
-					errs[i] = do(b.next.Add(1))
-					to := time.Now()
-					samples[i].Saw(to.Sub(from))
-					from = to
-				}
-			})
-		}
-		wg.Wait()
-		var sum rounds.Sample
-		for i := range samples {
-			sum.Add(&samples[i])
-		}
-		sum.Took = time.Since(start)
-		return sum, errors.Join(errs...)
-	}}
-}
-
-// pair claims and completes the n-th operation.
-func (b *bench) pair(n uint64) error {
-	r := record(n)
-	claim, err := b.store.CompareAndSwap(context.Background(), semel.Version{}, r)
-	if err != nil {
-		return err
-	}
-	_, err = b.store.CompareAndSwap(context.Background(), claim.Record.Version, finished(r))
-	return err
-}
-
-// lookup is what a replay waits for: the duplicate of some key that is held.
-func (b *bench) lookup(uint64) error {
-	r, err := b.store.CompareAndSwap(context.Background(), semel.Version{}, record(rand.Uint64N(held)))
-	if !errors.Is(err, semel.ErrConflict) || r.Record.Result == nil {
-		return fmt.Errorf("a duplicate of a key that is held gave %w", errors.Join(err, errors.New("no result")))
-	}
-	return nil
-}
-
-// read is what a waiter does: it reads a key.
-func (b *bench) read(uint64) error {
-	d := record(rand.Uint64N(held)).Digest
-	r, err := b.store.Get(context.Background(), d)
-	if err == nil && !r.Record.Held() {
-		err = errors.New("a key that is held is not found")
-	}
-	return err
-}
-
 // lookups measures the field's guide: under 20 ms from the database.
 func (b *bench) lookups(w io.Writer, o rounds.Options) ([]rounds.Result, error) {
 	var results []rounds.Result
 	for _, c := range []struct {
 		what    string
 		writers int
-		do      operation
+		do      pairs.Operation
 	}{
-		{"lookup (Get), alone", 0, b.read},
-		{"lookup (Get), 512 writers beside", 512, b.read},
-		{"duplicate, alone", 0, b.lookup},
-		{"duplicate, 512 writers beside", 512, b.lookup},
+		{"lookup (Get), alone", 0, pairs.Read(b.store, held)},
+		{"lookup (Get), 512 writers beside", 512, pairs.Read(b.store, held)},
+		{"duplicate, alone", 0, pairs.Duplicate(b.store, held)},
+		{"duplicate, 512 writers beside", 512, pairs.Duplicate(b.store, held)},
 	} {
 		line := rounds.Result{ID: "P9", What: c.what + ", p99", Against: "the field's guide", Unit: "ms", Goal: 20, AtMost: true}
 		for range o.Rounds {
@@ -172,12 +109,27 @@ func (b *bench) lookups(w io.Writer, o rounds.Options) ([]rounds.Result, error) 
 }
 
 // beside measures one caller for a second while others write.
-func (b *bench) beside(writers int, do operation) (rounds.Sample, error) {
+func (b *bench) beside(writers int, do pairs.Operation) (rounds.Sample, error) {
 	writing := make(chan error, 1)
 	go func() {
-		_, err := b.side("", writers, b.pair).Measure(context.Background(), time.Second)
+		_, err := b.counter.Side("", writers, pairs.Of(b.store)).Measure(context.Background(), time.Second)
 		writing <- err
 	}()
-	s, err := b.side("", 1, do).Measure(context.Background(), time.Second)
+	s, err := b.counter.Side("", 1, do).Measure(context.Background(), time.Second)
 	return s, errors.Join(err, <-writing)
+}
+
+// fill gives both sides what they hold at the start.
+func fill(semelPath, plainPath string) error {
+	store, err := sqlite.Open(semelPath, sqlite.Options{})
+	if err != nil {
+		return err
+	}
+	plain, err := openPlain(plainPath)
+	if err != nil {
+		return errors.Join(err, store.Close())
+	}
+	err = errors.Join(pairs.Fill(store, 0, held), plain.fill(0, held))
+	// Closing moves everything from the -wal files into the databases, and to the disk.
+	return errors.Join(err, store.Close(), plain.db.Close())
 }
