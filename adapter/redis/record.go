@@ -1,0 +1,63 @@
+package redis
+
+import (
+	"encoding/binary"
+	"fmt"
+	"time"
+
+	"github.com/semelhq/semel"
+)
+
+// What a key holds, integers big-endian:
+//
+//	8 8 8  epoch, counter, microseconds since 1970: set by the script
+//	8      epoch + microseconds + 3 * counter, which tells a flipped bit
+//	4      length of the entry
+//	…      the entry with neither version nor time, see [semel.Entry]
+//	…      the result
+const (
+	versionLen = 16
+	headLen    = 32
+)
+
+// appendVersion appends v as it stands at the beginning of a value.
+func appendVersion(b []byte, v semel.Version) []byte {
+	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(b, v.Epoch), v.Counter)
+}
+
+// appendBody appends what the script puts behind the head.
+func appendBody(b []byte, r *semel.Record) []byte {
+	e := r.Entry()
+	e.Record.Version, e.Record.WrittenAt = semel.Version{}, time.Time{}
+	at := len(b)
+	b = e.AppendTo(append(b, 0, 0, 0, 0))
+	binary.BigEndian.PutUint32(b[at:], uint32(len(b)-at-4))
+	return append(b, r.Result...)
+}
+
+// decode reads a value; its Result is a copy. The error is [semel.ErrDamaged].
+func decode(digest semel.Digest, value string) (semel.Record, error) {
+	b := []byte(value)
+	if len(b) < headLen+4 {
+		return semel.Record{}, fmt.Errorf("%w: it has %d bytes, and at least %d are needed", semel.ErrDamaged, len(b), headLen+4)
+	}
+	version := semel.Version{Epoch: binary.BigEndian.Uint64(b), Counter: binary.BigEndian.Uint64(b[8:])}
+	micros := binary.BigEndian.Uint64(b[16:])
+	if version.Epoch == 0 || version.Epoch+micros+3*version.Counter != binary.BigEndian.Uint64(b[24:]) {
+		return semel.Record{}, fmt.Errorf("%w: its version and time contradict each other", semel.ErrDamaged)
+	}
+	size, rest := uint64(binary.BigEndian.Uint32(b[headLen:])), b[headLen+4:]
+	if size > uint64(len(rest)) {
+		return semel.Record{}, fmt.Errorf("%w: it was cut off", semel.ErrDamaged)
+	}
+	e, err := semel.ParseEntry(digest, rest[:size])
+	if err != nil {
+		return semel.Record{}, err
+	}
+	e.Record.Version, e.Record.WrittenAt = version, time.UnixMicro(int64(micros))
+	result := rest[size:]
+	if len(result) == 0 && e.ResultSum == [len(e.ResultSum)]byte{} {
+		result = nil
+	}
+	return e.Restore(result)
+}
