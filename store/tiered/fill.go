@@ -74,7 +74,7 @@ func (f *filler) run(t *tier, q chan fill) {
 }
 
 func (f *filler) put(t *tier, w *fill) {
-	t.put(context.Background(), &w.record, w.ttl)
+	t.put(&w.record, w.ttl)
 	f.bytes.Add(-int64(len(w.record.Result)))
 }
 
@@ -91,7 +91,7 @@ func (s *Store) fill(ctx context.Context, tiers []*tier, r *semel.Record, ttl ti
 	for _, t := range tiers {
 		switch {
 		case t.prompt:
-			t.put(ctx, r, ttl)
+			t.putPromptly(ctx, r, ttl)
 		case s.closed.Load() || !t.fills.add(r, ttl):
 			t.dropped.Add(1)
 		}

@@ -68,20 +68,27 @@ func (t *tier) get(ctx context.Context, d semel.Digest) (semel.Record, bool) {
 	return a.record, a.found && a.err == nil
 }
 
-// put hands the cache a record, and tells whether it took it.
-func (t *tier) put(ctx context.Context, r *semel.Record, ttl time.Duration) {
+// put hands the cache a record.
+func (t *tier) put(r *semel.Record, ttl time.Duration) {
+	t.try(func() error {
+		return t.bounded(func(ctx context.Context) answer { return answer{err: t.give(ctx, r, ttl)} }).err
+	})
+}
+
+// putPromptly is put for a cache that is Prompt. It is apart from put so that
+// r stays on the stack of who replays it.
+func (t *tier) putPromptly(ctx context.Context, r *semel.Record, ttl time.Duration) {
+	t.try(func() error { return t.give(ctx, r, ttl) })
+}
+
+func (t *tier) try(put func() error) {
 	if !t.ready() {
 		t.skipped.Add(1)
 		return
 	}
-	var a answer
-	if t.prompt {
-		a = t.give(ctx, r, ttl)
-	} else {
-		a = t.bounded(func(ctx context.Context) answer { return t.give(ctx, r, ttl) })
-	}
-	t.note(a.err)
-	if a.err == nil {
+	err := put()
+	t.note(err)
+	if err == nil {
 		t.filled.Add(1)
 	}
 }
@@ -92,10 +99,9 @@ func (t *tier) ask(ctx context.Context, d semel.Digest) (a answer) {
 	return a
 }
 
-func (t *tier) give(ctx context.Context, r *semel.Record, ttl time.Duration) (a answer) {
-	defer survive(&a.err)
-	a.err = t.cache.Put(ctx, *r, ttl)
-	return a
+func (t *tier) give(ctx context.Context, r *semel.Record, ttl time.Duration) (err error) {
+	defer survive(&err)
+	return t.cache.Put(ctx, *r, ttl)
 }
 
 var (
