@@ -127,7 +127,7 @@ func (c *client) send(request *http.Request, wantType string, maxBytes int) ([]b
 func (c *client) round(request *http.Request, wantType string) (*http.Response, error) {
 	response, err := c.transport.RoundTrip(request)
 	if err != nil {
-		return nil, advise(err)
+		return nil, advise(err, request.URL.Scheme == "https")
 	}
 	encoding := response.Header.Get("Content-Encoding")
 	switch got := response.Header.Get("Content-Type"); {

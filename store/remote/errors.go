@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"strings"
 	"unicode"
@@ -101,15 +102,17 @@ func refused(status int, text string) error {
 	return fmt.Errorf("status %d (%.200s): %s", status, printable(text), advice)
 }
 
-// advise adds what to do to errors of the connection.
-func advise(err error) error {
+// advise adds what to do to errors of the connection. A server that does not
+// like a client's certificate says so after the handshake, if at all: it may cut
+// the connection before what it says is read.
+func advise(err error, secure bool) error {
 	var untrusted *tls.CertificateVerificationError
-	var alert tls.AlertError
+	var operation *net.OpError
 	switch {
 	case errors.As(err, &untrusted):
 		return fmt.Errorf("the server's certificate is not trusted; put its CA into Options.TLS.RootCAs, and look at its names and dates: %w", err)
-	case errors.As(err, &alert):
-		return fmt.Errorf("the server refuses the TLS handshake; if it wants client certificates, put a valid one into Options.TLS.Certificates: %w", err)
+	case secure && errors.As(err, &operation) && operation.Op != "dial":
+		return fmt.Errorf("the server broke the connection off; if it wants client certificates, put a valid one into Options.TLS.Certificates: %w", err)
 	}
 	return err
 }
