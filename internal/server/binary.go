@@ -128,5 +128,5 @@ func version(binary string) string {
 
 // environment is what a server and its tools get to see: nothing of PGHOST, MYSQL_… and the like.
 func environment(home string) []string {
-	return []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "TMPDIR=" + os.TempDir(), "LC_ALL=C", "TZ=UTC"}
+	return []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "TMPDIR=" + home, "LC_ALL=C", "TZ=UTC"}
 }

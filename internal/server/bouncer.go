@@ -46,13 +46,16 @@ func (p *Postgres) Bouncer(dir string) (*Bouncer, error) {
 	if err := account.write(filepath.Join(dir, "users"), users); err != nil {
 		return nil, err
 	}
-	return b, onFreePorts(1, func(ports []int) error {
+	if err := onFreePorts(1, func(ports []int) error {
 		b.port = ports[0]
 		if err := account.write(b.file(), b.configuration()); err != nil {
 			return err
 		}
 		return b.Start()
-	})
+	}); err != nil {
+		return nil, err
+	}
+	return b, nil
 }
 
 func (b *Bouncer) file() string { return filepath.Join(b.dir, "pgbouncer.ini") }

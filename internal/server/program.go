@@ -24,6 +24,7 @@ const (
 	goneTimeout  = 30 * time.Second
 	pollEvery    = 5 * time.Millisecond
 	logLines     = 20
+	toolLines    = 60 // mariadb-install-db says what is wrong before a page of advice
 )
 
 // program is one server: what to run, how to see that it answers, and the
@@ -262,7 +263,7 @@ func (p *program) run(env []string, name string, args ...string) (string, error)
 	command.Stdout, command.Stderr = &out, &complaint
 	err := runChild(command, startTimeout)
 	if err != nil {
-		return "", fmt.Errorf("%s: %w:\n%s", filepath.Base(name), err, lastLines(complaint.String()+out.String(), logLines))
+		return "", fmt.Errorf("%s: %w:\n%s", filepath.Base(name), err, lastLines(complaint.String()+out.String(), toolLines))
 	}
 	return strings.TrimSpace(out.String()), nil
 }

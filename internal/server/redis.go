@@ -65,19 +65,25 @@ func newRedis(dir string, settings map[string]string) (*Redis, error) {
 // startFirst writes the configuration and starts, at a port.
 func (r *Redis) startFirst(port int) error {
 	r.port = port
+	if err := r.configure(); err != nil {
+		return err
+	}
+	return r.Start()
+}
+
+func (r *Redis) configure() error {
 	settings := map[string]string{
 		"appendonly":  "yes",
 		"appendfsync": "always",
 		"save":        "",
-		"bind":        "127.0.0.1",
-		"port":        strconv.Itoa(port),
-		"dir":         r.dir,
+		// Seconds that a master waits for further replicas before it sends its data.
+		"repl-diskless-sync-delay": "0",
+		"bind":                     "127.0.0.1",
+		"port":                     strconv.Itoa(r.port),
+		"dir":                      r.dir,
 	}
 	maps.Copy(settings, r.settings)
-	if err := r.account.write(r.file(), redisLines(settings)); err != nil {
-		return err
-	}
-	return r.Start()
+	return r.account.write(r.file(), redisLines(settings))
 }
 
 func redisLines(settings map[string]string) string {

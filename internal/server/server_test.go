@@ -1,3 +1,5 @@
+//go:build unix
+
 package server
 
 import (
@@ -14,6 +16,9 @@ type kind struct {
 	start func(dir string) (life, error)
 	write func(s life, value string) error // durably, before it returns
 	read  func(s life) (string, error)
+	// shared is the tests' shared one; move changes the port of one that does not run.
+	shared func(t *testing.T) life
+	move   func(s life, port int) error
 }
 
 func kinds() []kind {
@@ -26,6 +31,12 @@ func kinds() []kind {
 				return err
 			},
 			func(s life) (string, error) { return s.(*Postgres).psql("SELECT v FROM t") },
+			func(t *testing.T) life { return servers.Postgres(t) },
+			func(s life, port int) error {
+				p := s.(*Postgres)
+				p.port = port
+				return p.account.write(filepath.Join(p.data(), "semel.conf"), p.configuration())
+			},
 		},
 		{
 			"mariadb",
@@ -36,18 +47,32 @@ func kinds() []kind {
 				return err
 			},
 			func(s life) (string, error) { return s.(*MariaDB).query("SELECT v FROM d.t") },
+			func(t *testing.T) life { return servers.MariaDB(t) },
+			func(s life, port int) error {
+				m := s.(*MariaDB)
+				m.port = port
+				return m.account.write(m.file(), m.configuration())
+			},
 		},
 		{
 			"redis",
 			func(dir string) (life, error) { return StartRedis(dir, RedisOptions{}) },
 			func(s life, value string) error { _, err := s.(*Redis).call("SET", "k", value); return err },
 			func(s life) (string, error) { return s.(*Redis).call("GET", "k") },
+			func(t *testing.T) life { return servers.Redis(t) },
+			func(s life, port int) error {
+				r := s.(*Redis)
+				r.port = port
+				return r.configure()
+			},
 		},
 		{
 			"etcd",
 			func(dir string) (life, error) { return StartEtcd(dir, EtcdOptions{}) },
 			func(s life, value string) error { return s.(*Etcd).put("k", value) },
 			func(s life) (string, error) { return s.(*Etcd).get("k") },
+			func(t *testing.T) life { return servers.Etcd(t) },
+			func(s life, port int) error { s.(*Etcd).port = port; return nil },
 		},
 	}
 }
