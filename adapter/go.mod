@@ -9,7 +9,7 @@ require github.com/go-json-experiment/json v0.0.0-20260820222146-c27c302e5fc3
 require (
 	filippo.io/edwards25519 v1.2.0 // indirect
 	github.com/go-sql-driver/mysql v1.10.1 // indirect
-	github.com/maypok86/otter/v2 v2.4.0 // indirect
+	github.com/maypok86/otter/v2 v2.4.0
 )
 
 require (

@@ -194,7 +194,7 @@ func TestC4_ACopyEndsNoLaterThanTheRecord(t *testing.T) {
 			if n := asked(c.end - c.end/900 - 2*time.Second); n != 0 {
 				t.Errorf("the durable store was asked %d times before the copy's end", n)
 			}
-			for _, after := range []time.Duration{c.end - time.Second, c.end, c.end + time.Hour} {
+			for _, after := range []time.Duration{c.end - time.Second - c.end/2000, c.end - time.Second, c.end, c.end + time.Hour} {
 				if n := asked(after); n != 1 {
 					t.Errorf("%v before the end: asked %d times, want once", c.end-after, n)
 				}
