@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -108,10 +109,12 @@ func refused(status int, text string) error {
 func advise(err error, secure bool) error {
 	var untrusted *tls.CertificateVerificationError
 	var operation *net.OpError
+	dialling := errors.As(err, &operation) && operation.Op == "dial"
+	late := errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 	switch {
 	case errors.As(err, &untrusted):
 		return fmt.Errorf("the server's certificate is not trusted; put its CA into Options.TLS.RootCAs, and look at its names and dates: %w", err)
-	case secure && errors.As(err, &operation) && operation.Op != "dial":
+	case secure && !dialling && !late:
 		return fmt.Errorf("the server broke the connection off; if it wants client certificates, put a valid one into Options.TLS.Certificates: %w", err)
 	}
 	return err

@@ -3,8 +3,10 @@ package remote_test
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"io"
 	"log"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"sync"
@@ -155,3 +157,23 @@ var _ http.Handler = (*remote.Handler)(nil)
 
 // quiet takes the log of servers that are called wrongly on purpose.
 func quiet() *log.Logger { return log.New(io.Discard, "", 0) }
+
+// listen serves on a port of its own.
+func listen(t testing.TB, server *http.Server) (address string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(func() {
+		server.Close()
+		wg.Wait()
+	})
+	return "http://" + l.Addr().String()
+}
