@@ -1,0 +1,208 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/semelhq/semel"
+)
+
+// epoch is the first half of every version that is given while one server runs.
+// A counter can go back when another server takes over, or the same one comes
+// back with older data; so each has an epoch of its own, greater than all before
+// (INVARIANTS S2). Every statement that writes names the server that it means.
+type epoch struct {
+	number   int64
+	started  time.Time // of the server, which no other has in common with it
+	timeline string
+	since    time.Time
+	// quarantined is when keys that may have been lost are taken for new ones
+	// again; zero if none were lost.
+	quarantined time.Time
+	lostAfter   time.Time
+	params      [][]byte // as the statements begin
+}
+
+// epochs is the epoch that the store writes under.
+type epochs struct {
+	current atomic.Pointer[epoch]
+	mu      sync.Mutex // held while it is renewed
+}
+
+// errMoved: the server is another than the store knew, and nothing was written.
+var errMoved = errors.New("postgres: the server was restarted, promoted or restored; nothing was written")
+
+// ErrQuarantined says that a key is not known here and may be one that the
+// server lost in a promotion or a restore: running it could be a second run.
+// Nothing was written. Repeat it later, or use a new UUIDv7 as key; HTTP 503.
+var ErrQuarantined = errors.New("postgres: the key may have been lost in a promotion")
+
+// clockSkew is how far a client's clock may be ahead, and with it the time in
+// a key.
+const clockSkew = 5 * time.Minute
+
+// renewEpoch finds or makes the epoch of the server that is there now. old is
+// the one that turned out to be past: if another caller was quicker, nothing is
+// left to do.
+func (e *engine) renewEpoch(ctx context.Context, old *epoch) error {
+	e.epoch.mu.Lock()
+	defer e.epoch.mu.Unlock()
+	if old != e.epoch.current.Load() {
+		return nil
+	}
+	now, err := e.transactEpoch(ctx)
+	if err != nil {
+		return err
+	}
+	now.params = [][]byte{timeBytes(now.started), []byte(now.timeline), int8Bytes(now.number)}
+	e.barrier.forget()
+	e.epoch.current.Store(now)
+	return nil
+}
+
+const (
+	sqlServer = `SELECT (SELECT system_identifier FROM pg_control_system()), left(pg_walfile_name(pg_current_wal_insert_lsn()), 8),
+	pg_postmaster_start_time(), '@.records'::regclass::oid::int8, current_setting('synchronous_standby_names') <> '',
+	pg_last_xact_replay_timestamp(), clock_timestamp()`
+	sqlLastEpoch = `SELECT epoch, system, timeline, started, relation::int8, synchronous, since, lost_after, quarantined
+	FROM @.epochs ORDER BY epoch DESC LIMIT 1`
+	sqlNewEpoch = `INSERT INTO @.epochs (epoch, system, timeline, started, relation, since, synchronous, lost_after, quarantined)
+	VALUES ($1, $2, $3, $4, $5::int8::oid, $6, $7, $8, $9)`
+	sqlSynchronous = `UPDATE @.epochs SET synchronous = $2 WHERE epoch = $1`
+)
+
+// identity is a server as the epochs tell servers apart.
+type identity struct {
+	system      int64
+	timeline    string
+	started     time.Time
+	relation    int64
+	synchronous bool
+}
+
+func (i identity) same(o identity) bool {
+	return i.system == o.system && i.timeline == o.timeline && i.started.Equal(o.started) && i.relation == o.relation
+}
+
+// mayLack tells whether the server may lack keys that the one before it had
+// acknowledged. The same data after a restart lacks none. Neither does a standby
+// that commits had waited for.
+func (i identity) mayLack(before identity) bool {
+	if i.system == before.system && i.relation == before.relation {
+		return i.timeline != before.timeline && !before.synchronous
+	}
+	return true
+}
+
+func (e *engine) transactEpoch(ctx context.Context) (*epoch, error) {
+	var out *epoch
+	err := e.transact(ctx, func(tx pgx.Tx) error {
+		if err := e.lock(ctx, tx, "epoch"); err != nil {
+			return err
+		}
+		var is, was identity
+		var replayed, lostAfter, quarantined *time.Time
+		var now, since time.Time
+		err := tx.QueryRow(ctx, e.in(sqlServer)).Scan(&is.system, &is.timeline, &is.started, &is.relation, &is.synchronous, &replayed, &now)
+		if err != nil {
+			return err
+		}
+		out = &epoch{started: is.started, timeline: is.timeline, since: now}
+		err = tx.QueryRow(ctx, e.in(sqlLastEpoch)).Scan(&out.number, &was.system, &was.timeline, &was.started, &was.relation, &was.synchronous, &since, &lostAfter, &quarantined)
+		switch {
+		case errors.Is(err, pgx.ErrNoRows): // a store that holds nothing lacks nothing
+		case err != nil:
+			return err
+		case is.same(was):
+			out.since, out.quarantined, out.lostAfter = since, orZero(quarantined), orZero(lostAfter)
+			if is.synchronous == was.synchronous {
+				return nil
+			}
+			_, err := tx.Exec(ctx, e.in(sqlSynchronous), out.number, is.synchronous)
+			return err
+		case is.mayLack(was) && e.options.Quarantine > 0:
+			out.lostAfter, out.quarantined = since, now.Add(e.options.Quarantine)
+			if replayed != nil {
+				out.lostAfter = *replayed
+			}
+		case quarantined != nil && now.Before(*quarantined): // a restart does not end it
+			out.since, out.lostAfter, out.quarantined = since, orZero(lostAfter), *quarantined
+		}
+		// The clock makes it greater than any that the data here does not know of.
+		out.number = max(out.number+1, now.UnixMilli())
+		_, err = tx.Exec(ctx, e.in(sqlNewEpoch), out.number, is.system, is.timeline, is.started, is.relation, out.since, is.synchronous, orNull(out.lostAfter), orNull(out.quarantined))
+		return err
+	})
+	return out, err
+}
+
+func orZero(t *time.Time) time.Time {
+	if t == nil {
+		return time.Time{}
+	}
+	return *t
+}
+
+func orNull(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}
+
+// suspect tells whether next, as a key that is not held, may be one that was
+// lost. now is the server's clock.
+func (p *epoch) suspect(next *semel.Record, now time.Time) bool {
+	if !now.Before(p.quarantined) {
+		return false
+	}
+	if next.Key.Scope == semel.JoinScope("semel", "self-test") {
+		return false // a guard's own keys, of which each is used once
+	}
+	made, timed := semel.KeyTime(next.Key.ID)
+	return !timed || made.Before(p.since.Add(clockSkew))
+}
+
+// admit refuses an insert of a key that may be one that was lost, unless it is
+// held: that is a duplicate, and the reading is what is held.
+func (e *engine) admit(ctx context.Context, next *semel.Record) (semel.Reading, error) {
+	p := e.epoch.current.Load()
+	if p.quarantined.IsZero() {
+		return semel.Reading{}, nil
+	}
+	r, err := e.Get(ctx, next.Digest)
+	switch {
+	case err != nil:
+		return semel.Reading{}, err
+	case r.Record.Held():
+		return r, semel.ErrConflict
+	case !p.suspect(next, r.Now):
+		return semel.Reading{}, nil
+	}
+	e.refreshQuarantine(ctx, p)
+	if p = e.epoch.current.Load(); !p.suspect(next, r.Now) {
+		return semel.Reading{}, nil
+	}
+	return semel.Reading{}, fmt.Errorf("%w: the server took over at %v and may lack what was written after %v; until %v only keys that are known, or whose own time (UUIDv7) is later than %v, are taken",
+		ErrQuarantined, p.since.UTC().Format(time.RFC3339), p.lostAfter.UTC().Format(time.RFC3339),
+		p.quarantined.UTC().Format(time.RFC3339), p.since.Add(clockSkew).UTC().Format(time.RFC3339))
+}
+
+// refreshQuarantine looks whether somebody has ended the quarantine.
+func (e *engine) refreshQuarantine(ctx context.Context, p *epoch) {
+	var until *time.Time
+	if err := e.pool.QueryRow(ctx, e.in(`SELECT quarantined FROM @.epochs WHERE epoch = $1`), p.number).Scan(&until); err != nil {
+		return // then it stands
+	}
+	if !orZero(until).Equal(p.quarantined) {
+		next := *p
+		next.quarantined = orZero(until)
+		e.epoch.current.CompareAndSwap(p, &next)
+	}
+}

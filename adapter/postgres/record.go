@@ -1,0 +1,183 @@
+package postgres
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/semelhq/semel"
+)
+
+// The meta column is the record less its result, as [semel.Entry] has it, with
+// no version and no time: those are the server's and stand in columns. On the
+// wire everything is in PostgreSQL's binary form.
+
+// errDecode is why a row is damaged; which row is added by who reads it.
+var errDecode = errors.New("postgres: the row does not decode")
+
+// century is when PostgreSQL's times begin: 2000-01-01, in Unix microseconds.
+const century = 946_684_800_000_000
+
+// maxResult is the longest result, in bytes. A row's value, and a message of
+// the protocol, end at 1 GiB; the entry and the other parameters need room, too.
+const maxResult = 1<<30 - 1<<20
+
+func int8Bytes(n int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(n)) }
+func int2Bytes(n uint8) []byte { return []byte{0, n} }
+
+func timeBytes(t time.Time) []byte { return int8Bytes(t.UnixMicro() - century) }
+
+// micros is d in microseconds, never shorter than d.
+func micros(d time.Duration) int64 {
+	n := int64(d / time.Microsecond)
+	if d%time.Microsecond > 0 {
+		n++
+	}
+	return n
+}
+
+func intervalBytes(d time.Duration) []byte {
+	return append(int8Bytes(micros(d)), 0, 0, 0, 0, 0, 0, 0, 0) // no days, no months
+}
+
+// Types of array elements, from PostgreSQL's catalogue.
+const (
+	oidBytea    = 17
+	oidInt8     = 20
+	oidInt2     = 21
+	oidInterval = 1186
+)
+
+// arrayBytes is an array of n elements. A nil element is NULL.
+func arrayBytes(oid uint32, n int, element func(i int) []byte) []byte {
+	b := binary.BigEndian.AppendUint32(make([]byte, 0, 20+n*24), 1)
+	b = binary.BigEndian.AppendUint32(b, 1) // may have NULLs
+	b = binary.BigEndian.AppendUint32(b, oid)
+	b = binary.BigEndian.AppendUint32(b, uint32(n))
+	b = binary.BigEndian.AppendUint32(b, 1) // the first index
+	for i := range n {
+		e := element(i)
+		if e == nil {
+			b = binary.BigEndian.AppendUint32(b, math.MaxUint32)
+			continue
+		}
+		b = binary.BigEndian.AppendUint32(b, uint32(len(e)))
+		b = append(b, e...)
+	}
+	return b
+}
+
+// encode gives the meta column of next.
+func encode(next *semel.Record) []byte {
+	e := next.Entry()
+	e.Record.Version, e.Record.WrittenAt = semel.Version{}, time.Time{}
+	return e.AppendTo(nil)
+}
+
+// row is one row of a statement's answer.
+type row struct {
+	kind           int16
+	n              int64
+	epoch, counter int64
+	at             time.Time // written, or the header's clock
+	expires        time.Time
+	state          int16
+	xmin           uint32
+	meta, result   []byte
+}
+
+// The places of a row's columns.
+const (
+	colKind = iota
+	colN
+	colEpoch
+	colCounter
+	colWritten
+	colExpires
+	colState
+	colXmin
+	colMeta
+	colResult
+	columns
+)
+
+// parseRow takes the columns apart. It keeps nothing of them.
+func parseRow(v [][]byte) (r row, err error) {
+	if len(v) != columns {
+		return r, fmt.Errorf("postgres: an answer of %d columns, want %d", len(v), columns)
+	}
+	number := func(col, width int) (n uint64) {
+		if v[col] == nil {
+			return 0
+		}
+		if len(v[col]) != width {
+			err = fmt.Errorf("postgres: column %d has %d bytes, want %d", col, len(v[col]), width)
+			return 0
+		}
+		for _, b := range v[col] {
+			n = n<<8 | uint64(b)
+		}
+		return n
+	}
+	instant := func(col int) time.Time { return time.UnixMicro(int64(number(col, 8)) + century) }
+	r.kind, r.n = int16(number(colKind, 2)), int64(number(colN, 8))
+	r.epoch, r.counter = int64(number(colEpoch, 8)), int64(number(colCounter, 8))
+	r.at, r.expires = instant(colWritten), instant(colExpires)
+	r.state, r.xmin = int16(number(colState, 2)), uint32(number(colXmin, 4))
+	r.meta = clone(v[colMeta])
+	r.result = clone(v[colResult])
+	return r, err
+}
+
+// clone keeps the difference between nothing and an empty value.
+func clone(b []byte) []byte {
+	if b == nil {
+		return nil
+	}
+	return append([]byte{}, b...)
+}
+
+// record decodes what is held.
+func (r *row) record(digest semel.Digest) (semel.Record, error) {
+	e, err := r.whole(digest[:])
+	if err != nil {
+		return semel.Record{}, err
+	}
+	return e.Restore(r.result)
+}
+
+// whole decodes what is held less its result. The columns must say the same as
+// meta.
+func (r *row) whole(digest []byte) (semel.Entry, error) {
+	if len(digest) != len(semel.Digest{}) {
+		return semel.Entry{}, fmt.Errorf("%w: a digest of %d bytes", errDecode, len(digest))
+	}
+	e, err := r.entry(semel.Digest(digest))
+	if err != nil {
+		return e, err
+	}
+	if int16(e.Record.State) != r.state {
+		return e, fmt.Errorf("%w: a column says state %d and the record %v", errDecode, r.state, e.Record.State)
+	}
+	ends := e.Record.WrittenAt.UnixMicro() + micros(e.Record.TTL)
+	if ends != r.expires.UnixMicro() {
+		return e, fmt.Errorf("%w: a column says that it ends at %v, and the record %v after %v", errDecode, r.expires, e.Record.TTL, r.at)
+	}
+	return e, nil
+}
+
+// entry decodes a row of the journal, or what is held less its result.
+func (r *row) entry(digest semel.Digest) (semel.Entry, error) {
+	e, err := semel.ParseEntry(digest, r.meta)
+	if err == nil && (!e.Record.Version.IsZero() || !e.Record.WrittenAt.IsZero() || r.epoch == 0 || r.counter == 0) {
+		err = errDecode
+	}
+	e.Record.Version, e.Record.WrittenAt = r.version(), r.at
+	return e, err
+}
+
+func (r *row) version() semel.Version {
+	return semel.Version{Epoch: uint64(r.epoch), Counter: uint64(r.counter)}
+}
