@@ -1,0 +1,200 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	etcd "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+
+	"github.com/semelhq/semel/store/batch"
+)
+
+// Options are a store's settings. The zero value is usable.
+type Options struct {
+	// Timeout bounds each call whose context has no deadline. Default 5 s.
+	Timeout time.Duration
+	// Journal is how long the journal is kept; Sweep drops it by whole days (UTC).
+	// Negative: for ever, which fills any cluster at last. Default 7 days.
+	Journal time.Duration
+	// Times are the http:// or https:// addresses of the servers whose answers tell
+	// the time. Default: the endpoints of the URL. Name them if etcd has
+	// --listen-client-http-urls, or if a proxy passes gRPC only.
+	Times []string
+	// ReadOnly writes nothing, not even at the start: every swap is
+	// [semel.ErrRejected], and a user who may only read will do.
+	ReadOnly bool
+	// Batch sets how swaps are collected into transactions. Default: 2 workers, 10 s.
+	Batch batch.Options
+
+	clock *clock           // nil: one of the store's own
+	local func() time.Time // nil: time.Now
+	dial  []grpc.DialOption
+}
+
+func (o Options) filled() Options {
+	if o.Timeout <= 0 {
+		o.Timeout = 5 * time.Second
+	}
+	if o.Journal == 0 {
+		o.Journal = 7 * day
+	}
+	if o.Batch.Workers <= 0 {
+		o.Batch.Workers = 2
+	}
+	return o
+}
+
+// Open opens the store at a URL:
+//
+//	etcd://[user:password@]host:port[,host:port…]/prefix[?tls=true&ca=FILE&cert=FILE&key=FILE&server-name=NAME]
+//
+// The prefix is where its keys are; the default is /semel. ca, cert, key and
+// server-name imply tls=true; without ca the system's certificates are trusted.
+//
+// It takes up to a second: that is how long it takes to see the servers' clocks
+// tick. It fails if no server answers, if one is too old, if a majority is
+// missing, if this user may not write under the prefix, if the prefix belongs to
+// another program or to another release's layout, and if the members' clocks are more than a
+// second apart.
+func Open(ctx context.Context, url string, o Options) (*Store, error) {
+	a, err := parseAddress(url)
+	if err != nil {
+		return nil, err
+	}
+	o = o.filled()
+	s := &Store{options: o, cluster: &cluster{prefix: a.prefix, timeout: o.Timeout, writer: rand.Uint64()}}
+	s.cluster.most.Store(mostSwaps)
+	if err := s.open(ctx, &a); err != nil {
+		return nil, errors.Join(err, s.cluster.close())
+	}
+	if !o.ReadOnly {
+		s.batch = batch.New(s.cluster, o.Batch)
+	}
+	tending, stop := context.WithCancel(context.Background())
+	s.stop = stop
+	s.tending.Go(func() { s.tend(tending) })
+	return s, nil
+}
+
+func (s *Store) open(ctx context.Context, a *address) error {
+	c, o := s.cluster, &s.options
+	questions := newHTTP(a.tls)
+	times := o.Times
+	if len(times) == 0 {
+		times = a.endpoints
+	}
+	if err := s.probe(ctx, questions, times); err != nil {
+		return err
+	}
+	if c.clock = o.clock; c.clock == nil {
+		c.clock = newClock(questions, times)
+		if o.local != nil {
+			c.clock.local = o.local
+		}
+	}
+	at, err := c.clock.read(ctx)
+	if err != nil {
+		return fmt.Errorf("etcd: %w", err)
+	}
+	if apart := c.clock.apart(); apart > widest {
+		return fmt.Errorf("etcd: the clocks of the members are %v apart, and leases are judged by them: let NTP set them", apart.Round(time.Millisecond))
+	}
+	if err := c.dial(ctx, a, o); err != nil {
+		return err
+	}
+	if err := c.inspect(ctx, &s.told); err != nil {
+		return err
+	}
+	if !o.ReadOnly {
+		return c.begin(ctx, at.time)
+	}
+	held, err := c.get(ctx, c.floorKey())
+	if err == nil && len(held.Kvs) == 0 {
+		return fmt.Errorf("etcd: there is no store under %s to read; the gateway makes it at its first start", c.prefix)
+	}
+	if err == nil {
+		_, err = parseFloor(held.Kvs[0])
+	}
+	return err
+}
+
+// probe asks each server for its version: the first contact, whose errors say
+// most.
+func (s *Store) probe(ctx context.Context, client *http.Client, urls []string) error {
+	errs, cautions := make([]error, len(urls)), make([]string, len(urls))
+	old := make([]error, len(urls))
+	var wg sync.WaitGroup
+	for i, url := range urls {
+		wg.Go(func() {
+			v, err := version(ctx, client, url)
+			if errs[i] = err; err == nil {
+				cautions[i], old[i] = tooOld(v)
+			}
+		})
+	}
+	wg.Wait()
+	if err := errors.Join(old...); err != nil {
+		return fmt.Errorf("etcd: %w", err)
+	}
+	if !slices.Contains(errs, nil) {
+		return fmt.Errorf("etcd: no server answers as it should; check address and port, and tls and ca in the store's URL: %w", errors.Join(errs...))
+	}
+	for i := range urls {
+		if errs[i] != nil {
+			s.told.Cautions = append(s.told.Cautions, fmt.Sprintf("%s does not answer: %v", urls[i], errs[i]))
+		} else if cautions[i] != "" && !slices.Contains(s.told.Cautions, cautions[i]) {
+			s.told.Cautions = append(s.told.Cautions, cautions[i])
+		}
+	}
+	return nil
+}
+
+// dial makes the client. It repeats nothing by itself: neither a write, nor a
+// read for longer than we want.
+func (c *cluster) dial(ctx context.Context, a *address, o *Options) error {
+	var err error
+	c.client, err = etcd.New(etcd.Config{
+		Endpoints: a.endpoints, TLS: a.tls, Username: a.user, Password: a.password,
+		DialTimeout: o.Timeout, DialKeepAliveTime: 10 * time.Second, DialKeepAliveTimeout: 3 * time.Second,
+		MaxUnaryRetries: 1, Logger: zap.NewNop(), DialOptions: o.dial,
+	})
+	if err != nil {
+		c.client = nil
+		return c.explain("log in", err)
+	}
+	return nil
+}
+
+func (c *cluster) close() error {
+	if c.client == nil {
+		return nil
+	}
+	err := c.client.Close()
+	if errors.Is(err, context.Canceled) {
+		return nil // what Close gives when all went well
+	}
+	return err
+}
+
+// tend keeps the clock and the floor until ctx ends.
+func (s *Store) tend(ctx context.Context) {
+	for sleep(ctx, floorPace) == nil {
+		one, cancel := context.WithTimeout(ctx, floorPace)
+		if s.options.clock == nil {
+			s.cluster.clock.tend(one)
+		}
+		if s.batch != nil {
+			// If it fails, so do the swaps, and those tell why.
+			_ = s.cluster.follow(one)
+		}
+		cancel()
+	}
+}
