@@ -15,27 +15,42 @@ import (
 // parcel is swaps of one slot, of which no two have the same key, on their way
 // in one call of the script.
 type parcel struct {
-	slot  *slot
-	swaps []semel.Swap
-	at    []int // where in the caller's list each swap stands
-	term  *term
+	slot   *slot
+	swaps  []semel.Swap
+	claims int   // how many of them claim; they come first
+	at     []int // where in the caller's list each swap stands
+	size   int   // of the results, in bytes
+	term   *term
 }
 
-// pack divides swaps into parcels, one of each slot, and keeps in later rounds
+// isClaim tells what most swaps are that write where nothing is held.
+func isClaim(w *semel.Swap) bool { return w.Old.IsZero() && w.Next.State == semel.Pending }
+
+// What one call of the script takes at most: Lua's stack has an end, and nobody
+// else is answered meanwhile.
+const (
+	maxParcel      = 512
+	maxParcelBytes = 8 << 20
+)
+
+// pack divides swaps into parcels of one slot each, and keeps in later rounds
 // what has the key of another: a script sees what was held before it began.
 func (c *client) pack(swaps []semel.Swap) (rounds [][]*parcel) {
 	met := make(map[semel.Digest]int, len(swaps))
 	for i := range swaps {
-		d := &swaps[i].Next.Digest
-		round := met[*d]
-		met[*d] = round + 1
+		w := &swaps[i]
+		round := 0
+		if len(swaps) > 1 {
+			round = met[w.Next.Digest]
+			met[w.Next.Digest] = round + 1
+		}
 		if round == len(rounds) {
 			rounds = append(rounds, nil)
 		}
-		s := c.slotOf(d)
+		s := c.slotOf(&w.Next.Digest)
 		var p *parcel
 		for _, open := range rounds[round] {
-			if open.slot == s {
+			if open.slot == s && len(open.swaps) < maxParcel && open.size < maxParcelBytes {
 				p = open
 			}
 		}
@@ -43,9 +58,20 @@ func (c *client) pack(swaps []semel.Swap) (rounds [][]*parcel) {
 			p = &parcel{slot: s}
 			rounds[round] = append(rounds[round], p)
 		}
-		p.swaps, p.at = append(p.swaps, swaps[i]), append(p.at, i)
+		p.add(w, i)
 	}
 	return rounds
+}
+
+// add puts a claim behind the claims, and another swap at the end.
+func (p *parcel) add(w *semel.Swap, at int) {
+	p.swaps, p.at = append(p.swaps, *w), append(p.at, at)
+	p.size += len(w.Next.Result)
+	if last := len(p.swaps) - 1; isClaim(w) {
+		p.swaps[last], p.swaps[p.claims] = p.swaps[p.claims], p.swaps[last]
+		p.at[last], p.at[p.claims] = p.at[p.claims], p.at[last]
+		p.claims++
+	}
 }
 
 // command builds the script's call. The strings in it lie in one piece of
@@ -55,47 +81,61 @@ func (p *parcel) command(c *client) rueidis.Completed {
 	size := 0
 	for i := range p.swaps {
 		r := &p.swaps[i].Next
-		size += len(p.slot.prefix) + 400 + len(r.Key.Scope) + len(r.Key.ID) + len(r.Owner) + len(r.Result)
+		size += len(p.slot.prefix) + 256 + len(r.Key.Scope) + len(r.Key.ID) + len(r.Owner) + len(r.Result)
 	}
-	b := make([]byte, 0, size)
-	ends := make([]int, 0, 4*n)
+	text := text{b: make([]byte, 0, size)}
+	keys, args := make([]span, 0, n), make([]span, 0, 3*n)
 	for i := range p.swaps {
 		w := &p.swaps[i]
-		b = append(append(b, p.slot.prefix...), w.Next.Digest[:]...)
-		ends = append(ends, len(b))
-		if !w.Old.IsZero() {
-			b = appendVersion(b, w.Old)
+		text.b = append(append(text.b, p.slot.prefix...), w.Next.Digest[:]...)
+		keys = append(keys, text.cut())
+		if i >= p.claims {
+			if !w.Old.IsZero() {
+				text.b = appendVersion(text.b, w.Old)
+			}
+			args = append(args, text.cut())
 		}
-		ends = append(ends, len(b))
-		if w.Next.State != semel.Pending {
-			b = strconv.AppendInt(b, c.keep(w.Next.TTL), 10)
+		text.b = appendBody(text.b, &w.Next)
+		args = append(args, text.cut())
+		if i >= p.claims {
+			if w.Next.State != semel.Pending {
+				text.b = strconv.AppendInt(text.b, c.keep(w.Next.TTL), 10)
+			}
+			args = append(args, text.cut())
 		}
-		ends = append(ends, len(b))
-		b = appendBody(b, &w.Next)
-		ends = append(ends, len(b))
 	}
-	all := rueidis.BinaryString(b)
 	always := ""
 	if c.options.Replicas > 0 {
 		always = "1"
 	}
-	keys := make([]string, n+1)
-	args := make([]string, 5+3*n)
-	keys[0] = p.slot.meta
-	args[0], args[1], args[2], args[3], args[4] = t.field, strconv.FormatUint(t.seen.Load(), 10), t.text, always, c.channel
-	from := 0
-	next := func(end int) string {
-		s := all[from:end]
-		from = end
-		return s
+	words := make([]string, 0, 10+len(keys)+len(args))
+	all := rueidis.BinaryString(text.b)
+	words = append(words, t.field, strconv.FormatUint(t.seen.Load(), 10), t.text, always, c.channel, strconv.Itoa(p.claims))
+	for _, s := range args {
+		words = append(words, all[s.from:s.to])
 	}
-	for i := range n {
-		keys[1+i] = next(ends[4*i])
-		for j := range 3 {
-			args[5+3*i+j] = next(ends[4*i+1+j])
-		}
+	fixed := len(words)
+	words = append(words, p.slot.meta)
+	for _, s := range keys {
+		words = append(words, all[s.from:s.to])
 	}
-	return c.rueidis.B().Arbitrary("EVALSHA", t.swap.sha, strconv.Itoa(n+1)).Keys(keys...).Args(args...).Build()
+	return c.rueidis.B().Arbitrary("EVALSHA", t.swap.sha, strconv.Itoa(n+1)).Keys(words[fixed:]...).Args(words[:fixed]...).Build()
+}
+
+// span is a part of a text.
+type span struct{ from, to int }
+
+// text is bytes that grow, and are cut into strings once they are complete.
+type text struct {
+	b    []byte
+	from int
+}
+
+// cut gives what was appended since the last cut.
+func (t *text) cut() span {
+	s := span{t.from, len(t.b)}
+	t.from = len(t.b)
+	return s
 }
 
 // keep is how long the server keeps a finished record, in milliseconds: longer
