@@ -1,9 +1,10 @@
-# Semel's verbs. `make` alone lists them. Needed: Go, git and make; `race` also needs a C compiler.
+# Semel's verbs. `make` alone lists them. Needed: Go, git and make; `race` also needs a C compiler. Tests, chaos and bench
+# start PostgreSQL, MariaDB, Redis and etcd of their own; `servers`, which those verbs run first, installs what is missing.
 
 SHELL       := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help test check race sim bench chaos demo release
+.PHONY: help servers test check race sim bench chaos demo release
 
 # `./...` stops at a module's border, so each verb walks the modules. bench is not in go.work: its peers (fiber, Caddy)
 # would choose the versions of everybody else's dependencies.
@@ -26,12 +27,15 @@ endef
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s%s\n", $$1, $$2}' Makefile
 
-test: ## go vet and every test of every module, the architecture rules included
+servers: ## install the servers that tests start for themselves, by apt-get, where they are missing
+	@bash tools/servers.sh
+
+test: servers ## go vet and every test of every module, the architecture rules included
 	@$(call for-each,$(MODULES),$(GO) vet ./...)
 	@$(call for-each,$(MODULES),$(GO) test ./...)
 	@echo "== test: vet and tests passed in: $(MODULES)"
 
-race: ## the same tests under the race detector (needs cgo and a C compiler)
+race: servers ## the same tests under the race detector (needs cgo and a C compiler)
 	@command -v "$$($(GO) env CC)" >/dev/null || { \
 		echo "make race: the race detector needs cgo and the C compiler '$$($(GO) env CC)' was not found."; \
 		echo "Install one (Debian: apt-get install gcc libc6-dev) or run 'make test', which needs none."; exit 1; }
@@ -44,10 +48,10 @@ check: ## format, staticcheck, known vulnerabilities; fails on a finding
 sim: ## simulate SEEDS=20000 seeded schedules with faults
 	@$(GO) run ./cmd/semel sim --seeds $(SEEDS)
 
-bench: ## measure against the peers (fiber, Caddy), all rounds printed
+bench: servers ## measure against the peers (fiber, Caddy), all rounds printed
 	@cd bench && GOWORK=off $(GO) run .
 
-chaos: ## end-to-end tests with real processes and kill -9, never from the cache
+chaos: servers ## end-to-end tests with real processes and kill -9, never from the cache
 	@$(GO) test -count=1 -v ./cmd/e2e/...
 
 demo: ## a payment API, a lossy network and a retry storm, with a live report
