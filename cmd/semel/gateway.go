@@ -19,6 +19,7 @@ import (
 
 	"github.com/semelhq/semel"
 	"github.com/semelhq/semel/cmd/internal/config"
+	"github.com/semelhq/semel/cmd/internal/stores"
 	"github.com/semelhq/semel/gateway"
 )
 
@@ -108,8 +109,7 @@ func loadSettings(c *cobra.Command, file string) (config.Settings, error) {
 // gatewayRun starts the gateway and serves until it is told to stop.
 func gatewayRun(c *cobra.Command, s config.Settings, validate bool) error {
 	composed, err := s.Gateway()
-	_, _, storeErr := storeURL(s.Store)
-	if err = errors.Join(err, storeErr); err != nil {
+	if err = errors.Join(err, stores.Check(s.Store, stores.Options{Cache: s.Cache})); err != nil {
 		return usageError{err}
 	}
 	if validate {
@@ -127,11 +127,11 @@ func gatewayRun(c *cobra.Command, s config.Settings, validate bool) error {
 		return err
 	}
 	defer public.Close()
-	store, err := openStore(s.Store)
+	store, err := openStore(c.Context(), s.Store, s.Cache)
 	if err != nil {
 		return err
 	}
-	defer store.close()
+	defer store.Close()
 	composed.Logger = log
 	composed.Guard, err = semel.NewGuard(store, semel.Options{Secret: secret, Observe: gateway.Observe(log)})
 	if err != nil {
@@ -152,36 +152,36 @@ func gatewayRun(c *cobra.Command, s config.Settings, validate bool) error {
 		return err
 	}
 	log.Info("stopped; everything that was accepted is finished")
-	return store.close()
+	return store.Close()
 }
 
 // announce says what was started: to people as a few lines, to a program as one
 // line of JSON.
-func announce(stderr io.Writer, log *slog.Logger, text bool, s *config.Settings, store *opened, address, admin string) {
+func announce(stderr io.Writer, log *slog.Logger, text bool, s *config.Settings, store *stores.Opened, address, admin string) {
 	if text {
 		fmt.Fprintf(stderr, "semel gateway: listening on %s\n%s", reachable(address), describe(s, store, address, admin))
 		return
 	}
-	log.Info("listening", "address", address, "upstream", s.Upstream, "store", s.Store, "store_gives", store.about,
-		"journal", store.journal, "class", s.Default.Class.String(), "scope", s.Default.Scope.String(), "routes", len(s.Routes), "admin", admin)
-	if !store.journal {
+	log.Info("listening", "address", address, "upstream", s.Upstream, "store", store.URL, "store_gives", store.Durability,
+		"survives", store.Survives.String(), "caches", store.Caches, "journal", store.Journal, "class", s.Default.Class.String(), "scope", s.Default.Scope.String(), "routes", len(s.Routes), "admin", admin)
+	for _, caution := range store.Cautions {
+		log.Warn("the store: " + caution)
+	}
+	if !store.Journal {
 		log.Warn("this store keeps no journal: semel get cannot show what happened to a key")
 	}
 }
 
 // describe gives the settings that matter, a line each.
-func describe(s *config.Settings, store *opened, address, admin string) string {
+func describe(s *config.Settings, store *stores.Opened, address, admin string) string {
 	var b strings.Builder
 	line := func(name, format string, args ...any) {
 		fmt.Fprintf(&b, "  %-9s %s\n", name, fmt.Sprintf(format, args...))
 	}
 	line("upstream", "%s", s.Upstream)
-	line("store", "%s", s.Store)
+	line("store", "%s", stores.Redacted(s.Store))
 	if store != nil {
-		line("", "%s", store.about)
-		if !store.journal {
-			line("", "no journal: what happened to a key cannot be looked up later")
-		}
+		describeStore(line, store)
 	}
 	line("class", "%s", classInWords(s.Default.Class))
 	if s.Default.Scope.Shared {
@@ -204,6 +204,20 @@ func describe(s *config.Settings, store *opened, address, admin string) string {
 		line("admin", "http://%s/healthz and /readyz", admin)
 	}
 	return b.String()
+}
+
+// describeStore says what the store gives, and what to look at.
+func describeStore(line func(name, format string, args ...any), store *stores.Opened) {
+	line("", "%s", store.Durability)
+	for _, caution := range store.Cautions {
+		line("", "caution: %s", caution)
+	}
+	if !store.Journal {
+		line("", "no journal: what happened to a key cannot be looked up later")
+	}
+	if len(store.Caches) > 0 {
+		line("cache", "%s: finished answers, copied; the store alone decides", strings.Join(store.Caches, ", then "))
+	}
 }
 
 func classInWords(c semel.Class) string {

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/semelhq/semel"
+	"github.com/semelhq/semel/cmd/internal/stores"
 )
 
 type getOptions struct {
@@ -39,7 +40,7 @@ Exit code 1 means that nothing is remembered of a key.`,
 		RunE: func(c *cobra.Command, args []string) error { return o.run(c, args) },
 	}
 	flags := c.Flags()
-	flags.StringVar(&o.store, "store", storeDefault(), "`URL` of the store of the gateway, sqlite:PATH")
+	addStore(flags, &o.store)
 	flags.StringVar(&o.scope, "scope", "", "only keys of this `SCOPE`, as shown, or the part of it before a |")
 	flags.BoolVar(&o.json, "json", false, "print one JSON object")
 	flags.BoolP("help", "h", false, "show this")
@@ -54,11 +55,15 @@ type found struct {
 }
 
 func (o *getOptions) run(c *cobra.Command, keys []string) error {
-	store, err := readStore(o.store)
+	store, err := readStore(c.Context(), o.store)
 	if err != nil {
 		return err
 	}
-	defer store.close()
+	defer store.Close()
+	now, err := clock(c.Context(), store)
+	if err != nil {
+		return err
+	}
 	var all []found
 	var missing []string
 	var damaged error
@@ -73,7 +78,6 @@ func (o *getOptions) run(c *cobra.Command, keys []string) error {
 		}
 		all = append(all, some...)
 	}
-	now := time.Now()
 	if o.json {
 		err = o.printJSON(c, all, missing, now)
 	} else {
@@ -90,7 +94,7 @@ func (o *getOptions) run(c *cobra.Command, keys []string) error {
 		if o.scope != "" {
 			in = " in scope " + quote(o.scope)
 		}
-		fmt.Fprintf(c.ErrOrStderr(), "semel: nothing is remembered of the key %s%s in %s: no request with it was accepted, or it has expired, or its gateway uses another store\n", printable(key), in, o.store)
+		fmt.Fprintf(c.ErrOrStderr(), "semel: nothing is remembered of the key %s%s in %s: no request with it was accepted, or it has expired, or its gateway uses another store\n", printable(key), in, store.URL)
 	}
 	if err = errors.Join(damaged, err); err == nil && len(missing) > 0 {
 		return errTold
@@ -100,7 +104,7 @@ func (o *getOptions) run(c *cobra.Command, keys []string) error {
 
 // find finds the records of a key in all scopes, or the one of a digest. With an
 // error that is semel.ErrDamaged come those that can be read.
-func find(ctx context.Context, store *opened, key, scope string) ([]found, error) {
+func find(ctx context.Context, store *stores.Opened, key, scope string) ([]found, error) {
 	var records []semel.Record
 	var damaged error
 	if digest, err := semel.ParseDigest(key); err == nil {

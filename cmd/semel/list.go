@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/semelhq/semel"
+	"github.com/semelhq/semel/cmd/internal/stores"
 )
 
 type listOptions struct {
@@ -45,7 +46,7 @@ It only reads; a gateway may be running. Records come ordered by digest.`,
 		RunE: func(c *cobra.Command, _ []string) error { return o.run(c) },
 	}
 	flags := c.Flags()
-	flags.StringVar(&o.store, "store", storeDefault(), "`URL` of the store of the gateway, sqlite:PATH")
+	addStore(flags, &o.store)
 	flags.StringVar(&o.state, "state", "", "only this `STATE`: pending, done, released, in-doubt")
 	flags.StringVar(&o.scope, "scope", "", "only keys of this `SCOPE`, as shown, or the part of it before a |")
 	flags.IntVar(&o.limit, "limit", defaultLimit, "at most `N` keys")
@@ -89,12 +90,15 @@ func (o *listOptions) run(c *cobra.Command) error {
 	if err != nil {
 		return usageError{err}
 	}
-	store, err := readStore(o.store)
+	store, err := readStore(c.Context(), o.store)
 	if err != nil {
 		return err
 	}
-	defer store.close()
-	now := time.Now()
+	defer store.Close()
+	now, err := clock(c.Context(), store)
+	if err != nil {
+		return err
+	}
 	l := lister{store: store, filter: filter, scope: o.scope, keep: func(r *semel.Record) bool {
 		// What is in doubt is pending for the store; the marks of a gateway's own
 		// start are nobody's operation.
@@ -172,7 +176,7 @@ func cell(p paper, text string, width int) string {
 
 // lister reads pages of a store and filters what the store does not.
 type lister struct {
-	store  *opened
+	store  *stores.Opened
 	filter semel.Filter
 	scope  string
 	keep   func(*semel.Record) bool

@@ -1,93 +1,65 @@
 package main
 
 import (
+	"context"
 	"errors"
-	"fmt"
 	"os"
-	"path/filepath"
-	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
 
 	"github.com/semelhq/semel"
-	"github.com/semelhq/semel/adapter/sqlite"
-	"github.com/semelhq/semel/store/memory"
+	"github.com/semelhq/semel/cmd/internal/stores"
 )
 
-// opened is a store and what is to be known about it.
-type opened struct {
-	semel.Store
-	about   string
-	journal bool
-	close   func() error
+// tokenVariable has the token for a store of another process: a credential does
+// not belong on a command line.
+const tokenVariable = "SEMEL_STORE_TOKEN"
+
+// openWithin bounds how long a store may take to open.
+const openWithin = 30 * time.Second
+
+// addStore adds the flag that names the store to look into.
+func addStore(flags *pflag.FlagSet, url *string) {
+	flags.StringVar(url, "store", storeDefault(), "`URL` of the store of the gateway, such as sqlite:PATH or postgres://…")
 }
 
-// storeURL takes a store's URL apart. Its error is one of usage.
-func storeURL(url string) (scheme, rest string, err error) {
-	scheme, rest, ok := strings.Cut(url, ":")
-	switch {
-	case ok && scheme == "memory" && strings.Trim(rest, "/") == "":
-		return scheme, "", nil
-	case ok && scheme == "sqlite" && strings.TrimPrefix(rest, "//") != "":
-		return scheme, strings.TrimPrefix(rest, "//"), nil
-	case ok && scheme == "sqlite":
-		err = errors.New("the store sqlite: needs the path of a file, as in sqlite:semel.db")
-	case ok && scheme == "memory":
-		err = errors.New("the store memory: takes no path; for a file write sqlite:PATH")
-	case !ok:
-		err = fmt.Errorf("%s is no store; write sqlite:PATH for a file, or memory: for one that is forgotten when the process ends", quote(url))
-	default:
-		err = fmt.Errorf("the store %s is unknown; there are sqlite:PATH (durable, a file) and memory: (forgotten when the process ends)", quote(scheme+":"))
-	}
-	return "", "", usageError{err}
-}
-
-// openStore opens the store of a gateway.
-func openStore(url string) (*opened, error) {
-	scheme, path, err := storeURL(url)
-	if err != nil {
-		return nil, err
-	}
-	o := &opened{close: func() error { return nil }}
-	switch scheme {
-	case "memory":
-		o.Store = memory.New(memory.Options{})
-		o.about = "forgotten when this process ends: for trying out, not for production"
-	case "sqlite":
-		s, err := sqlite.Open(path, sqlite.Options{})
-		if err != nil {
-			return nil, err
-		}
-		o.Store, o.close = s, s.Close
-		o.about = "durable: on disk before a request starts and before its answer goes"
-	}
-	_, o.journal = semel.As[semel.Journal](o.Store)
-	return o, nil
-}
-
-// readStore opens a store to look at. It never makes one, and a gateway may use
-// it meanwhile.
-func readStore(url string) (*opened, error) {
-	scheme, path, err := storeURL(url)
-	if err != nil {
-		return nil, err
-	}
-	if scheme == "memory" {
-		return nil, usageError{errors.New("the store memory: is inside the gateway's process and cannot be looked at from here; a gateway with --store sqlite:PATH can")}
-	}
-	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
-		whole, _ := filepath.Abs(path) // only for the message
-		return nil, fmt.Errorf("there is no store at %s; name the one that the gateway was started with: --store sqlite:PATH, or SEMEL_STORE", whole)
-	}
-	s, err := sqlite.Open(path, sqlite.Options{ReadOnly: true})
-	if err != nil {
-		return nil, err
-	}
-	return &opened{Store: s, journal: true, close: s.Close}, nil
-}
-
-// storeDefault is where get and list look if they are not told.
+// storeDefault is where verbs look if they are not told.
 func storeDefault() string {
 	if url := os.Getenv("SEMEL_STORE"); url != "" {
 		return url
 	}
 	return "sqlite:semel.db"
+}
+
+// openStore opens the store of a gateway.
+func openStore(ctx context.Context, url, cache string) (*stores.Opened, error) {
+	ctx, cancel := context.WithTimeout(ctx, openWithin)
+	defer cancel()
+	o, err := stores.Open(ctx, url, stores.Options{Cache: cache, Token: os.Getenv(tokenVariable)})
+	return o, usage(err)
+}
+
+// readStore opens a store to look at. It never makes one, and a gateway may use
+// it meanwhile.
+func readStore(ctx context.Context, url string) (*stores.Opened, error) {
+	ctx, cancel := context.WithTimeout(ctx, openWithin)
+	defer cancel()
+	o, err := stores.Read(ctx, url, stores.Options{Token: os.Getenv(tokenVariable)})
+	return o, usage(err)
+}
+
+// usage makes a mistake in a URL one of usage.
+func usage(err error) error {
+	var wrong stores.UsageError
+	if errors.As(err, &wrong) {
+		return usageError{err}
+	}
+	return err
+}
+
+// clock asks the store for its time: leases and retentions are judged by it.
+func clock(ctx context.Context, store semel.Store) (time.Time, error) {
+	r, err := store.Get(ctx, semel.Digest{})
+	return r.Now, err
 }

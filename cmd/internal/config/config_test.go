@@ -74,10 +74,11 @@ func TestEverySetting(t *testing.T) {
 	charges.Replay, charges.Timeout, charges.MaxBody, charges.MaxResult, charges.MaxInFlight = 48*time.Hour, 0, 64<<10, 10_000_000, 50
 	charges.KeepHeaders, charges.NotDone = []string{"X-Request-Id", "Set-Cookie"}, []int{503}
 	charges.Fingerprint = Fingerprint{JSON: true, Include: []string{"/amount", "/currency"}, Headers: []string{"Content-Type"}}
-	forms.Match, forms.DeriveKey, forms.Scope, forms.NotDone = "/forms*", true, Scope{Shared: true}, []int{}
+	forms.Match, forms.DeriveKey, forms.FailOpen, forms.Scope, forms.NotDone = "/forms*", true, true, Scope{Shared: true}, []int{}
 	forms.Fingerprint = Fingerprint{Form: true, ContentDigest: true}
 	want := Settings{
 		Upstream: "http://127.0.0.1:3000/base", Listen: "127.0.0.1:8080", Admin: "127.0.0.1:7070", Store: "sqlite:/var/lib/semel/semel.db",
+		Cache:      "memory:16MiB,redis://cache:6379",
 		SecretFile: "/etc/semel/secret", Drain: time.Minute, UpstreamHost: "inner.example", TrustForwarded: true, LogLevel: "debug", LogFormat: "json",
 		Default: rest, Routes: []Route{charges, forms}, Source: "testdata/good.yaml",
 	}
@@ -140,7 +141,7 @@ func TestValues(t *testing.T) {
 		"": -1, "0": -1, "-1": -1, "1TB": -1, "KiB": -1, "9999999999GiB": -1, "1.5MiB": -1,
 	}
 	for text, want := range sizes {
-		got, err := parseBytes(text)
+		got, err := ParseBytes(text)
 		if err != nil {
 			got = -1
 		}

@@ -63,8 +63,8 @@ func formatDuration(d time.Duration) string {
 	return text
 }
 
-// parseBytes reads 65536, 64KiB, 1MiB, 10MB.
-func parseBytes(text string) (int64, error) {
+// ParseBytes reads 65536, 64KiB, 1MiB, 10MB.
+func ParseBytes(text string) (int64, error) {
 	units := [...]struct {
 		name string
 		size int64

@@ -1,0 +1,71 @@
+package stores
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net/url"
+	"os"
+	"slices"
+
+	"github.com/semelhq/semel"
+	"github.com/semelhq/semel/adapter/redis"
+	"github.com/semelhq/semel/store/remote"
+)
+
+// farKinds are the stores that are over a network.
+func farKinds() map[string]kind {
+	return map[string]kind{
+		"semel": {
+			form: "semel://HOST", gives: "another process' store, as `semel share` gives it", far: true,
+			open: openRemote,
+		},
+		"redis": {
+			form: "redis://HOST", gives: "fast; what Redis was told to keep", far: true,
+			open: func(ctx context.Context, url string, _ Options) (semel.Store, error) {
+				return redis.Open(ctx, url, redis.Options{})
+			},
+		},
+	}
+}
+
+// openRemote opens a store of another process. With ca=, cert= and key= in its
+// query the URL names files in PEM: who signs for the server, and what this
+// process answers for itself with.
+func openRemote(ctx context.Context, text string, o Options) (semel.Store, error) {
+	u, err := url.Parse(text)
+	if err != nil {
+		return nil, UsageError{fmt.Errorf("the store %q is no URL: %w", text, err)}
+	}
+	secure, err := remoteTLS(u.Query())
+	if err != nil {
+		return nil, UsageError{err}
+	}
+	u.Scheme, u.RawQuery = map[bool]string{true: "http", false: "https"}[u.Scheme == "semel+http"], ""
+	return remote.Dial(ctx, u.String(), remote.Options{Token: o.Token, TLS: secure})
+}
+
+func remoteTLS(query url.Values) (*tls.Config, error) {
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	for name := range query {
+		if !slices.Contains([]string{"ca", "cert", "key"}, name) {
+			return nil, fmt.Errorf("a store semel:// has no setting %q; there are ca, cert and key", name)
+		}
+	}
+	if file := query.Get("ca"); file != "" {
+		pem, err := os.ReadFile(file)
+		if err != nil {
+			return nil, err
+		}
+		if config.RootCAs = x509.NewCertPool(); !config.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("%s has no certificate in PEM", file)
+		}
+	}
+	if query.Get("cert") == "" && query.Get("key") == "" {
+		return config, nil
+	}
+	pair, err := tls.LoadX509KeyPair(query.Get("cert"), query.Get("key"))
+	config.Certificates = []tls.Certificate{pair}
+	return config, err
+}

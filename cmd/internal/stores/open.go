@@ -1,0 +1,211 @@
+package stores
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"strings"
+
+	"github.com/semelhq/semel"
+	"github.com/semelhq/semel/cmd/internal/config"
+	"github.com/semelhq/semel/store/tiered"
+)
+
+// Options are what a URL does not say.
+type Options struct {
+	// Cache are the URLs of caches in front of the store, nearest first, joined by
+	// commas. Empty: memory:64MiB in front of a store that is over a network. "none":
+	// none.
+	Cache string
+	// Token is for a store of another process.
+	Token string
+}
+
+// UsageError is a mistake of whoever wrote a URL: nothing was opened.
+type UsageError struct{ error }
+
+// Unwrap gives the mistake.
+func (e UsageError) Unwrap() error { return e.error }
+
+// Opened is a store that is open, and what is to be known about it.
+type Opened struct {
+	semel.Store
+	semel.Description
+	// URL is the store's, without its password.
+	URL string
+	// Caches are the URLs of the caches in front, without passwords.
+	Caches []string
+	// Journal tells whether it has one.
+	Journal bool
+	closers []io.Closer
+}
+
+// Check tells what is wrong with the URLs, without opening anything.
+func Check(url string, o Options) error {
+	k, err := find(url)
+	if err == nil {
+		_, err = caches(k, o)
+	}
+	if err != nil {
+		return UsageError{err}
+	}
+	return nil
+}
+
+// Open opens a store with its caches, for a gateway.
+func Open(ctx context.Context, url string, o Options) (*Opened, error) {
+	k, err := find(url)
+	if err != nil {
+		return nil, UsageError{err}
+	}
+	near, err := caches(k, o)
+	if err != nil {
+		return nil, UsageError{err}
+	}
+	store, err := k.open(ctx, url, o)
+	if err != nil {
+		return nil, err
+	}
+	opened := newOpened(url, store)
+	if len(near) == 0 {
+		return opened, nil
+	}
+	var tiers []tiered.Cache
+	for _, c := range near {
+		tier, err := c.open(ctx)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("cache %s: %w", Redacted(c.url), err), opened.Close())
+		}
+		if closer, ok := tier.(io.Closer); ok {
+			opened.closers = append(opened.closers, closer)
+		}
+		tiers = append(tiers, tier)
+		opened.Caches = append(opened.Caches, Redacted(c.url))
+	}
+	t, err := tiered.New(store, tiered.Options{Caches: tiers})
+	if err != nil {
+		return nil, errors.Join(err, opened.Close())
+	}
+	opened.Store = t
+	opened.closers = append(opened.closers, t)
+	return opened, nil
+}
+
+// Read opens a store to look at, without caches. It never makes one, and
+// gateways may use it meanwhile.
+func Read(ctx context.Context, url string, o Options) (*Opened, error) {
+	k, err := find(url)
+	if err != nil {
+		return nil, UsageError{err}
+	}
+	read := k.read
+	if read == nil {
+		read = k.open
+	}
+	store, err := read(ctx, url, o)
+	if err != nil {
+		return nil, err
+	}
+	return newOpened(url, store), nil
+}
+
+// Migrate brings the schema of a store up to date.
+func Migrate(ctx context.Context, url string) error {
+	k, err := find(url)
+	switch {
+	case err != nil:
+		return UsageError{err}
+	case k.migrate == nil:
+		return UsageError{fmt.Errorf("the store %s has no schema to migrate: it keeps its own format, and opening it is enough", Redacted(url))}
+	}
+	return k.migrate(ctx, url)
+}
+
+// Migrations gives the files of a store's schema.
+func Migrations(url string) (fs.FS, error) {
+	k, err := find(url)
+	switch {
+	case err != nil:
+		return nil, UsageError{err}
+	case k.migrations == nil:
+		return nil, UsageError{fmt.Errorf("the store %s has no schema to migrate", Redacted(url))}
+	}
+	return k.migrations(), nil
+}
+
+func newOpened(url string, store semel.Store) *Opened {
+	o := &Opened{Store: store, URL: Redacted(url)}
+	if d, ok := semel.As[semel.Describer](store); ok {
+		o.Description = d.Describe()
+	}
+	_, o.Journal = semel.As[semel.Journal](store)
+	if closer, ok := store.(io.Closer); ok {
+		o.closers = append(o.closers, closer)
+	}
+	return o
+}
+
+// Close closes the caches, then the store.
+func (o *Opened) Close() error {
+	var wrong []error
+	for i := len(o.closers) - 1; i >= 0; i-- {
+		wrong = append(wrong, o.closers[i].Close())
+	}
+	o.closers = nil
+	return errors.Join(wrong...)
+}
+
+// cache is a cache's URL, taken apart.
+type cache struct {
+	url  string
+	open func(ctx context.Context) (tiered.Cache, error)
+}
+
+// defaultCache is in front of stores that are over a network.
+const defaultCache = "memory:64MiB"
+
+// caches takes the caches' URLs apart.
+func caches(k kind, o Options) ([]cache, error) {
+	text := o.Cache
+	switch {
+	case text == "none", text == "" && !k.far:
+		return nil, nil
+	case text == "":
+		text = defaultCache
+	}
+	var out []cache
+	for _, url := range split(text) {
+		scheme, rest, _ := strings.Cut(url, ":")
+		switch alias(scheme) {
+		case "memory":
+			size, err := config.ParseBytes(rest)
+			if err != nil {
+				return nil, fmt.Errorf("the cache %q needs a size, as in memory:64MiB: %w", url, err)
+			}
+			out = append(out, cache{url, func(context.Context) (tiered.Cache, error) {
+				return openMemoryCache(size)
+			}})
+		case "redis":
+			out = append(out, cache{url, func(ctx context.Context) (tiered.Cache, error) { return openRedisCache(ctx, url) }})
+		default:
+			return nil, fmt.Errorf("the cache %q is unknown; there are memory:SIZE (of this process), redis://HOST, and none", Redacted(url))
+		}
+	}
+	return out, nil
+}
+
+// split splits a list of URLs, in which a comma may also stand between hosts.
+func split(text string) []string {
+	var out []string
+	for part := range strings.SplitSeq(text, ",") {
+		part = strings.TrimSpace(part)
+		if strings.HasPrefix(part, "memory:") || strings.Contains(part, "://") || len(out) == 0 {
+			out = append(out, part)
+		} else {
+			out[len(out)-1] += "," + part
+		}
+	}
+	return out
+}
