@@ -5,9 +5,8 @@
 //
 // At the end the demo counts what happened from two records that the gateway
 // has no part in: the clients' journal of every request and answer, and the
-// payment API's ledger, a file with one line per charge. [Account] is that
-// count, a pure function; its tests show that it finds what it looks for, and
-// a run without the gateway shows that the storm does double-charge.
+// payment API's ledger. Package storm has the clients, the API and the account; a
+// run without the gateway shows that the storm does double-charge.
 //
 //	report, err := demo.Run(ctx, demo.Options{Binary: semel, Out: os.Stdout, Exit: true})
 //

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/semelhq/semel/cmd/internal/lossy"
+	"github.com/semelhq/semel/cmd/internal/storm"
 )
 
 // A Report is the result of a run.
@@ -21,7 +22,7 @@ type Report struct {
 	DurationMS int64    `json:"duration_ms"`
 	Bypass     bool     `json:"bypass"`  // there was no gateway
 	Planned    int      `json:"planned"` // payments; fewer are asked for on a slow machine
-	Counts
+	storm.Counts
 	// Unavailable are the answers that say that nothing was started: 502 and 503.
 	Unavailable   int         `json:"unavailable"`
 	GatewayKills  int         `json:"gateway_kills"`
@@ -47,14 +48,11 @@ type bounds struct {
 
 // report counts.
 func (b *bench) report(ctx context.Context) (*Report, error) {
-	ledger, err := readLedger(b.ledgerPath())
+	ledger, err := storm.ReadLedger(b.ledgerPath())
 	if err != nil {
 		return nil, err
 	}
-	e := Evidence{Journal: b.client.journal.all(), Ledger: ledger, Statements: map[string]string{}, Kills: b.storm.kills}
-	for _, account := range accounts {
-		e.Statements[account] = b.payments.statement(account)
-	}
+	e := storm.Evidence{Journal: b.journal.All(), Ledger: ledger, Statements: b.payments.Statements(), Kills: b.outages.killed()}
 	var problems []string
 	if b.gateway != nil {
 		if e.Listed, err = b.gateway.inDoubt(ctx); err != nil {
@@ -63,8 +61,8 @@ func (b *bench) report(ctx context.Context) (*Report, error) {
 	}
 	n := b.network.Counts()
 	r := &Report{
-		Seed: b.options.Seed, Bypass: b.options.Bypass, Planned: b.options.Payments, Counts: Account(e),
-		GatewayKills: len(b.storm.kills),
+		Seed: b.options.Seed, Bypass: b.options.Bypass, Planned: b.options.Payments, Counts: storm.Account(e),
+		GatewayKills: len(e.Kills),
 		Network: networkLost{
 			Requests: n.Happened[lossy.RequestLost] + n.Happened[lossy.RequestCut],
 			Answers:  n.Happened[lossy.AnswerLost] + n.Happened[lossy.AnswerCut],
@@ -75,8 +73,8 @@ func (b *bench) report(ctx context.Context) (*Report, error) {
 	if b.gateway != nil {
 		r.GatewayStarts = b.gateway.starts
 	}
-	r.Unavailable = r.Refusals[reasonNoStore] + r.Refusals[reasonNoUpstream] + r.Refusals[reasonFull]
-	r.Bounds = bounds{Double: three(r.Keys), Lost: three(r.Paid), Leaked: three(r.answers())}
+	r.Unavailable = r.Refusals[storm.ReasonNoStore] + r.Refusals[storm.ReasonNoUpstream] + r.Refusals[storm.ReasonFull]
+	r.Bounds = bounds{Double: storm.Three(r.Keys), Lost: storm.Three(r.Paid), Leaked: storm.Three(r.answers())}
 	r.judge(problems)
 	return r, nil
 }
@@ -95,6 +93,7 @@ func (r *Report) judge(problems []string) {
 	say(r.Flips, "%d payments got two answers that contradict each other", r.Flips)
 	say(r.Swallowed, "%d payments got another one's answer", r.Swallowed)
 	say(r.Stuck, "%d payments had no definitive answer when the demo ended", r.Stuck)
+	say(r.Silent, "%d payments whose outcome is unknown were told as made, or as not made", r.Silent)
 	say(r.Unlisted, "the store's list of keys in doubt differs from what the clients were told, by %d", r.Unlisted)
 	say(r.Unexpected, "%d answers have no place in the contract: %s", r.Unexpected, strings.Join(r.otherReasons(), ", "))
 	// A run in which nothing went wrong with the network, or nobody asked twice,
@@ -123,16 +122,13 @@ func (r *Report) answers() int { return r.Requests - r.Unanswered }
 // otherReasons are the refusals that the demo does not expect.
 func (r *Report) otherReasons() (reasons []string) {
 	for reason := range r.Refusals {
-		if unexpected(reason) {
+		if storm.Unexpected(reason) {
 			reasons = append(reasons, reason)
 		}
 	}
 	slices.Sort(reasons)
 	return reasons
 }
-
-// three is the rule of three as a number; nothing tried bounds nothing.
-func three(n int) float64 { return min(1, 3/float64(max(n, 1))) }
 
 func (r *Report) writeJSON(w io.Writer) error {
 	text, err := json.MarshalIndent(r, "", "  ")

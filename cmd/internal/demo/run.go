@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/semelhq/semel/cmd/internal/lossy"
+	"github.com/semelhq/semel/cmd/internal/storm"
 )
 
 // Options are a run's settings.
@@ -49,12 +50,14 @@ type bench struct {
 	options  Options
 	began    time.Time
 	dir      string
-	ledger   *ledger
-	payments *payments
+	ledger   *storm.Ledger
+	payments *storm.API
 	gateway  *gateway
 	network  *lossy.Proxy
-	client   *client
-	storm    *storm
+	journal  storm.Journal
+	client   *storm.Client
+	clients  *storm.Clients
+	outages  *outages
 	screen   *screen
 }
 
@@ -108,13 +111,13 @@ func (b *bench) setUp(ctx context.Context) (err error) {
 	if b.dir, err = os.MkdirTemp("", "semel-demo-"); err != nil {
 		return err
 	}
-	if b.ledger, err = openLedger(b.ledgerPath()); err != nil {
+	if b.ledger, err = storm.OpenLedger(b.ledgerPath()); err != nil {
 		return err
 	}
-	if b.payments, err = startPayments(b.ledger, o.Seed); err != nil {
+	if b.payments, err = storm.StartAPI(b.ledger, storm.APIOptions{Seed: o.Seed}); err != nil {
 		return err
 	}
-	upstream := b.payments.address
+	upstream := b.payments.Address()
 	if !o.Bypass {
 		b.gateway = &gateway{binary: o.Binary, upstream: "http://" + upstream, dir: b.dir, flags: o.flags}
 		if err := b.gateway.start(ctx); err != nil {
@@ -125,12 +128,9 @@ func (b *bench) setUp(ctx context.Context) (err error) {
 	if b.network, err = lossy.Start(lossy.Options{Upstream: upstream, Seed: o.Seed, Faults: weather()}); err != nil {
 		return err
 	}
-	b.client = newClient(b.network.Addr(), &journal{})
-	b.storm = &storm{
-		plan: newPlan(o.Seed, o.Payments, o.Storm), client: b.client, network: b.network,
-		payments: b.payments, gateway: b.gateway, length: o.Storm,
-	}
-	b.storm.up.Store(true)
+	b.client = storm.NewClient(&b.journal, b.network.Addr())
+	b.clients = &storm.Clients{Client: b.client, Payments: storm.Plan(o.Seed, o.Payments, o.Storm*94/100)}
+	b.outages = newOutages(b)
 	return nil
 }
 
@@ -139,19 +139,34 @@ func (b *bench) setUp(ctx context.Context) (err error) {
 func (b *bench) play(ctx context.Context) error {
 	stop := b.screen.follow(b.snapshot)
 	defer stop()
-	b.screen.phase("storm", b.options.Storm+lull)
-	if err := b.storm.run(ctx); err != nil {
+	b.screen.phase("storm", b.options.Storm+storm.Lull)
+	if err := b.storm(ctx); err != nil {
 		return err
 	}
 	b.screen.phase("settling", lease)
-	return b.storm.settle(ctx)
+	if err := b.network.SetFaults(lossy.Faults{}); err != nil {
+		return err
+	}
+	b.clients.Settle(ctx)
+	return nil
+}
+
+// storm has the payments asked for while the gateway is killed and restarted.
+// The error is that it did not come back.
+func (b *bench) storm(ctx context.Context) error {
+	killed := make(chan error, 1)
+	go func() { killed <- b.outages.run(ctx, time.Now()) }()
+	over, cancel := context.WithTimeout(ctx, b.options.Storm)
+	defer cancel()
+	b.clients.Run(ctx, over.Done())
+	return errors.Join(<-killed, ctx.Err())
 }
 
 // close ends everything that was started and removes the directory.
 func (b *bench) close() error {
 	b.screen.close()
 	if b.client != nil {
-		b.client.close()
+		b.client.Close()
 	}
 	if b.network != nil {
 		_ = b.network.Close() // its listener was open or it was not
@@ -160,10 +175,10 @@ func (b *bench) close() error {
 		b.gateway.kill()
 	}
 	if b.payments != nil {
-		b.payments.close()
+		b.payments.Close()
 	}
 	if b.ledger != nil {
-		_ = b.ledger.close() // it is removed anyway
+		_ = b.ledger.Close() // it is removed anyway
 	}
 	if b.dir == "" {
 		return nil

@@ -14,11 +14,13 @@ import (
 	"github.com/charmbracelet/colorprofile"
 	"github.com/charmbracelet/x/ansi"
 	"github.com/charmbracelet/x/term"
+
+	"github.com/semelhq/semel/cmd/internal/storm"
 )
 
 // A snapshot is what the live view shows of a run at one moment.
 type snapshot struct {
-	tally
+	storm.Tally
 	since    time.Duration // since the run began
 	asked    int           // payments that clients began to ask for
 	planned  int
@@ -31,9 +33,9 @@ type snapshot struct {
 
 func (b *bench) snapshot() snapshot {
 	return snapshot{
-		tally: b.client.journal.tally(), since: time.Since(b.began),
-		asked: int(b.storm.asked.Load()), planned: b.options.Payments, charged: b.ledger.lines(),
-		kills: int(b.storm.killed.Load()), outages: len(b.storm.plan.outages), up: b.storm.up.Load(),
+		Tally: b.journal.Tally(), since: time.Since(b.began),
+		asked: b.clients.Begun(), planned: b.options.Payments, charged: b.ledger.Lines(),
+		kills: len(b.outages.killed()), outages: len(b.outages.planned), up: b.outages.up.Load(),
 		bypassed: b.gateway == nil,
 	}
 }
@@ -171,7 +173,7 @@ func (s *screen) show(now snapshot) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if passed := time.Since(s.lastAt); passed >= plainEvery || !s.live && passed >= plainEvery/2 {
-		s.perSec = float64(now.requests-s.last.requests) / passed.Seconds()
+		s.perSec = float64(now.Requests-s.last.Requests) / passed.Seconds()
 		s.last, s.lastAt = now, time.Now()
 	}
 	if !s.live {
@@ -192,7 +194,7 @@ func (s *screen) show(now snapshot) {
 // line is a snapshot for pipes and logs.
 func (s *screen) line(n snapshot) string {
 	text := fmt.Sprintf(" %4.1fs %-8s %6d requests, %4.0f/s · %d payments asked for, %d charges · %d replayed · %d lost · %d refused",
-		n.since.Seconds(), s.name, n.requests, s.perSec, n.asked, n.charged, n.replayed, n.lost, n.inProgress+n.mismatch+n.unknown+n.otherwise)
+		n.since.Seconds(), s.name, n.Requests, s.perSec, n.asked, n.charged, n.Replayed, n.Lost, n.InProgress+n.Mismatch+n.Unknown+n.Otherwise)
 	if !n.bypassed {
 		text += fmt.Sprintf(" · gateway %s, killed %d times", upOrDown(n.up), n.kills)
 	}
@@ -217,7 +219,7 @@ func (s *screen) panel(n snapshot) []string {
 	}
 	lines := []string{
 		field(s.name, s.bar(), fmt.Sprintf("%.1f s", n.since.Seconds())),
-		field("requests", number(n.requests), fmt.Sprintf("%.0f/s", s.perSec), number(n.lost)+" without an answer"),
+		field("requests", number(n.Requests), fmt.Sprintf("%.0f/s", s.perSec), number(n.Lost)+" without an answer"),
 		field("payments", fmt.Sprintf("%s of %s asked for", number(n.asked), number(n.planned)), strong(number(n.charged)+" charged")),
 	}
 	if n.bypassed {
@@ -225,8 +227,8 @@ func (s *screen) panel(n snapshot) []string {
 	}
 	return append(
 		lines,
-		field("answers", number(n.replayed)+" replayed: asked again, told the same, nothing run"),
-		field("refused", number(n.inProgress)+" in progress", number(n.mismatch)+" other body", number(n.unknown)+" unknown"),
+		field("answers", number(n.Replayed)+" replayed: asked again, told the same, nothing run"),
+		field("refused", number(n.InProgress)+" in progress", number(n.Mismatch)+" other body", number(n.Unknown)+" unknown"),
 		field("gateway", gateway, fmt.Sprintf("killed %d of %d times", n.kills, n.outages)),
 		"",
 	)

@@ -3,6 +3,8 @@ package demo
 import (
 	"context"
 	"fmt"
+
+	"github.com/semelhq/semel/cmd/internal/storm"
 )
 
 // stay keeps everything up, for people to try, until ctx ends. Each charge is
@@ -21,10 +23,10 @@ func (b *bench) stay(ctx context.Context) error {
 		"   "+faint("records ")+"semel list --store "+b.gateway.store(),
 		"", " Ctrl-C ends it and removes everything.", "",
 	)
-	b.ledger.follow(func(c Charge) {
+	b.ledger.Follow(func(c storm.Charge) {
 		s.println(fmt.Sprintf("   %s %s  %s paid %d.%02d", good("charged"), c.ID, c.Account, c.Amount/100, c.Amount%100))
 	})
-	defer b.ledger.follow(nil)
+	defer b.ledger.Follow(nil)
 	select {
 	case <-ctx.Done():
 		return nil // Ctrl-C is how it is meant to end

@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/semelhq/semel/cmd/internal/storm"
 )
 
 // report prints the final table.
@@ -55,8 +57,8 @@ func (s *screen) cameOut(r *Report) {
 		return
 	}
 	why := "running when the gateway was killed: nobody can know how\nthey ended."
-	if other := r.UnknownWhy[whyOther]; other > 0 {
-		why = fmt.Sprintf("%d running when the gateway was killed, %d for another cause.", r.UnknownWhy[whyKilled], other)
+	if other := r.UnknownWhy[storm.WhyOther]; other > 0 {
+		why = fmt.Sprintf("%d running when the gateway was killed, %d for another cause.", r.UnknownWhy[storm.WhyKilled], other)
 	}
 	s.row(r.InDoubt, odd, "unknown, "+why+" They are never run again, and are listed by\n%s", strong("semel list --state in-doubt"))
 	s.println(s.named(r.Unknown, true)...)
@@ -64,7 +66,7 @@ func (s *screen) cameOut(r *Report) {
 }
 
 // named lists the keys in doubt that were made, or those that were not.
-func (s *screen) named(unknown []Unknown, ran bool) []string {
+func (s *screen) named(unknown []storm.Unknown, ran bool) []string {
 	const most = 6
 	var names []string
 	for _, u := range unknown {
@@ -118,17 +120,17 @@ func refused(r *Report) (n int) {
 
 func explain(reason string) string {
 	switch reason {
-	case reasonInProgress:
+	case storm.ReasonInProgress:
 		return "409 in-progress: another request for it is running, ask again"
-	case reasonMismatch:
+	case storm.ReasonMismatch:
 		return "422 payload-mismatch: this key was used for another amount"
-	case reasonUnknown:
+	case storm.ReasonUnknown:
 		return "409 outcome-unknown: it was started, nobody knows how it ended"
-	case reasonNoStore:
+	case storm.ReasonNoStore:
 		return "503 store-unavailable: nothing was started, ask again"
-	case reasonNoUpstream:
+	case storm.ReasonNoUpstream:
 		return "502 upstream-unreachable: nothing was started, ask again"
-	case reasonFull:
+	case storm.ReasonFull:
 		return "503 too many requests in flight: nothing was started, ask again"
 	}
 	return reason
@@ -149,7 +151,7 @@ func (s *screen) zeros(r *Report) {
 		{r.Leaked, "leaked", "told to another customer", r.answers(), "answers"},
 		{r.Flips, "flips", "two answers that contradict", r.Keys, "payments"},
 	} {
-		style, most := good, fmt.Sprintf("≤ %.2g %%", 100*three(z.of))
+		style, most := good, fmt.Sprintf("≤ %.2g %%", 100*storm.Three(z.of))
 		if z.n > 0 {
 			style, most = bad, fmt.Sprintf("%.2g %%", 100*float64(z.n)/float64(max(z.of, 1)))
 		}

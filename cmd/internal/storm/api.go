@@ -1,4 +1,4 @@
-package demo
+package storm
 
 import (
 	"context"
@@ -18,15 +18,25 @@ import (
 	"time"
 )
 
-// payments is the payment API: POST /payments charges, every time it is called.
-// It knows nothing of idempotency keys.
-type payments struct {
-	ledger  *ledger
-	secret  string       // of this run, for the statements
-	seed    uint64       // for how long a charge takes
-	running atomic.Int64 // charges that were begun and not answered
+// API is the payment API: POST /payments charges, every time it is called. It
+// knows nothing of idempotency keys.
+type API struct {
+	ledger  *Ledger
+	options APIOptions
+	secret  string // of this run, for the statements
+	running atomic.Int64
 	server  *http.Server
 	address string // host:port
+}
+
+// APIOptions are an API's settings.
+type APIOptions struct {
+	// Seed determines how long each charge takes.
+	Seed uint64
+	// Work is how long every charge takes, half of it before and half after the
+	// effect. Default: what Seed says, mostly some milliseconds, for one in twelve up
+	// to a second.
+	Work time.Duration
 }
 
 // A receipt is the answer to a charge.
@@ -40,20 +50,26 @@ type receipt struct {
 	Statement string `json:"statement"`
 }
 
-// startPayments serves the API on a free loopback port.
-func startPayments(l *ledger, seed uint64) (*payments, error) {
+// StartAPI serves the API on a free loopback port.
+func StartAPI(l *Ledger, o APIOptions) (*API, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("the payment API: %w", err)
 	}
-	p := &payments{ledger: l, secret: rand.Text(), seed: seed, address: listener.Addr().String()}
+	p := &API{ledger: l, secret: rand.Text(), options: o, address: listener.Addr().String()}
 	p.server = &http.Server{Handler: p, ReadHeaderTimeout: 10 * time.Second}
 	go func() { _ = p.server.Serve(listener) }() // ends with close
 	return p, nil
 }
 
-// close ends the API. Charges that run are given a moment.
-func (p *payments) close() {
+// Address is host and port.
+func (p *API) Address() string { return p.address }
+
+// Running is how many charges were begun and not answered.
+func (p *API) Running() int { return int(p.running.Load()) }
+
+// Close ends the API. Charges that run are given a moment.
+func (p *API) Close() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	if p.server.Shutdown(ctx) != nil {
@@ -61,8 +77,16 @@ func (p *payments) close() {
 	}
 }
 
-// statement is the account's own mark in its answers.
-func (p *payments) statement(account string) string {
+// Statements are the accounts' own marks in their answers.
+func (p *API) Statements() map[string]string {
+	all := map[string]string{}
+	for _, account := range accounts() {
+		all[account] = p.statement(account)
+	}
+	return all
+}
+
+func (p *API) statement(account string) string {
 	sum := sha256.Sum256([]byte(p.secret + "\n" + account))
 	return "st_" + hex.EncodeToString(sum[:8])
 }
@@ -70,7 +94,7 @@ func (p *payments) statement(account string) string {
 // ServeHTTP charges. A client that is gone before the charge is not charged,
 // as in any service whose database calls end with the request; after it, the
 // charge stands. Nobody outside can tell the two apart.
-func (p *payments) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (p *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	account := strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
 	switch {
 	case r.Method != http.MethodPost || r.URL.Path != "/payments":
@@ -104,10 +128,12 @@ func (p *payments) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(receipt{charge.ID, account, reference, amount, p.statement(account)})
 }
 
-// work is how long a charge takes before and after it is made: mostly some
-// milliseconds, for one in twelve half a second.
-func (p *payments) work(account, reference string) (before, after time.Duration) {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%d %s %s", p.seed, account, reference))
+// work is how long a charge takes before and after it is made.
+func (p *API) work(account, reference string) (before, after time.Duration) {
+	if w := p.options.Work; w > 0 {
+		return w / 2, w / 2
+	}
+	sum := sha256.Sum256(fmt.Appendf(nil, "%d %s %s", p.options.Seed, account, reference))
 	part := func(i int) float64 { return float64(binary.BigEndian.Uint16(sum[2*i:])) / (1 << 16) }
 	longest := 50 * time.Millisecond
 	if part(0) < 1.0/12 {

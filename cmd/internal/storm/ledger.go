@@ -1,4 +1,4 @@
-package demo
+package storm
 
 import (
 	"bufio"
@@ -18,24 +18,26 @@ type Charge struct {
 	Amount    int       `json:"amount"`
 }
 
-// ledger is an append-only file with one line per charge. It has no unique
-// constraint: whoever charges twice writes two lines.
-type ledger struct {
+// Ledger is an append-only file with one line per charge. It has no unique
+// constraint: whoever charges twice writes two lines. It is safe for concurrent
+// use.
+type Ledger struct {
 	mu   sync.Mutex
 	file *os.File
 	n    int
 	tell func(Charge) // called with each line; may be nil
 }
 
-func openLedger(path string) (*ledger, error) {
+// OpenLedger opens the file, or makes it.
+func OpenLedger(path string) (*Ledger, error) {
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("the ledger: %w", err)
 	}
-	return &ledger{file: file}, nil
+	return &Ledger{file: file}, nil
 }
 
-func (l *ledger) append(c Charge) error {
+func (l *Ledger) append(c Charge) error {
 	line, err := json.Marshal(c)
 	if err != nil {
 		return err
@@ -52,23 +54,25 @@ func (l *ledger) append(c Charge) error {
 	return nil
 }
 
-// follow has fn told of each line from now on.
-func (l *ledger) follow(fn func(Charge)) {
+// Follow has fn told of each line from now on.
+func (l *Ledger) Follow(fn func(Charge)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.tell = fn
 }
 
-func (l *ledger) lines() int {
+// Lines is how many charges were written since it was opened.
+func (l *Ledger) Lines() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.n
 }
 
-func (l *ledger) close() error { return l.file.Close() }
+// Close closes the file.
+func (l *Ledger) Close() error { return l.file.Close() }
 
-// readLedger reads the file as an auditor would: every line counts.
-func readLedger(path string) ([]Charge, error) {
+// ReadLedger reads the file as an auditor would: every line counts.
+func ReadLedger(path string) ([]Charge, error) {
 	file, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("the ledger: %w", err)

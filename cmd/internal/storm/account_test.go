@@ -1,4 +1,4 @@
-package demo
+package storm
 
 import (
 	"fmt"
@@ -27,7 +27,7 @@ func paidWith(id string, amount int) func(*Entry) {
 }
 
 func replayed(e *Entry) { e.Replayed = true }
-func lost(e *Entry)     { e.Reason = reasonNone }
+func lost(e *Entry)     { e.Reason = ReasonNone }
 
 func refusedWith(status int, reason string) func(*Entry) {
 	return func(e *Entry) { e.Status, e.Reason = status, reason }
@@ -52,10 +52,10 @@ func charge(id, account string, amount int) Charge {
 }
 
 // zeros are the counts that a test looks at.
-type zeros struct{ Double, Lost, Leaked, Flips, Swallowed, Stuck, Unlisted, Unexpected int }
+type zeros struct{ Double, Lost, Leaked, Flips, Swallowed, Stuck, Silent, Unlisted, Regressed, Untold, Unexpected int }
 
 func zerosOf(c Counts) zeros {
-	return zeros{c.Double, c.Lost, c.Leaked, c.Flips, c.Swallowed, c.Stuck, c.Unlisted, c.Unexpected}
+	return zeros{c.Double, c.Lost, c.Leaked, c.Flips, c.Swallowed, c.Stuck, c.Silent, c.Unlisted, c.Regressed, c.Untold, c.Unexpected}
 }
 
 // Each thing that must not be is found in a journal in which it is, and nothing
@@ -63,7 +63,7 @@ func zerosOf(c Counts) zeros {
 func TestAccountFinds(t *testing.T) {
 	first := at(0, 10, paidWith(idA, 1000))
 	again := at(20, 30, paidWith(idA, 1000), replayed)
-	unknown := refusedWith(409, reasonUnknown)
+	unknown := refusedWith(409, ReasonUnknown)
 	one := []Charge{charge(idA, "acme", 1000)}
 	for _, c := range []struct {
 		name    string
@@ -78,7 +78,7 @@ func TestAccountFinds(t *testing.T) {
 			name: "equal keys of two accounts", ledger: []Charge{one[0], charge(idB, "globex", 1000)},
 			journal: []Entry{first, at(0, 9, asking("globex", 1000), paidWith(idB, 1000))},
 		},
-		{name: "another body is refused", journal: []Entry{first, at(20, 30, asking("acme", 7), refusedWith(422, reasonMismatch))}, ledger: one},
+		{name: "another body is refused", journal: []Entry{first, at(20, 30, asking("acme", 7), refusedWith(422, ReasonMismatch))}, ledger: one},
 		{name: "unknown, and it ran", journal: []Entry{at(0, 10, lost), at(20, 30, unknown)}, ledger: one, listed: []string{"order-1"}},
 		{name: "unknown, and it did not run", journal: []Entry{at(0, 10, lost), at(20, 30, unknown)}, listed: []string{"order-1"}},
 		{name: "unknown, then known", journal: []Entry{at(0, 10, unknown), again}, ledger: one, listed: []string{}},
@@ -94,12 +94,12 @@ func TestAccountFinds(t *testing.T) {
 		{name: "a result with another amount", journal: []Entry{at(0, 10, paidWith(idA, 999))}, ledger: one, want: zeros{Lost: 1}},
 		{name: "another body gets the first one's answer", journal: []Entry{first, at(20, 30, asking("acme", 7), paidWith(idA, 1000), replayed)}, ledger: one, want: zeros{Swallowed: 1}},
 		{name: "another account's result", journal: []Entry{first, at(20, 30, paidWith(idA, 1000), asking("globex", 1000))}, ledger: one, want: zeros{Leaked: 1, Lost: 1}},
-		{name: "another account's statement in a refusal", journal: []Entry{first, at(20, 30, asking("globex", 1000), refusedWith(422, reasonMismatch), body("not st_acme"))}, ledger: one, want: zeros{Leaked: 1, Stuck: 1}},
-		{name: "the payment in a refusal", journal: []Entry{first, at(20, 30, asking("acme", 7), refusedWith(422, reasonMismatch), body(idA))}, ledger: one, want: zeros{Leaked: 1}},
+		{name: "another account's statement in a refusal", journal: []Entry{first, at(20, 30, asking("globex", 1000), refusedWith(422, ReasonMismatch), body("not st_acme"))}, ledger: one, want: zeros{Leaked: 1, Stuck: 1}},
+		{name: "the payment in a refusal", journal: []Entry{first, at(20, 30, asking("acme", 7), refusedWith(422, ReasonMismatch), body(idA))}, ledger: one, want: zeros{Leaked: 1}},
 		{name: "a result, then unknown", journal: []Entry{first, at(20, 30, unknown)}, ledger: one, want: zeros{Flips: 1}},
-		{name: "a result, then refused as another", journal: []Entry{first, at(20, 30, refusedWith(422, reasonMismatch))}, ledger: one, want: zeros{Flips: 1}},
+		{name: "a result, then refused as another", journal: []Entry{first, at(20, 30, refusedWith(422, ReasonMismatch))}, ledger: one, want: zeros{Flips: 1}},
 		{name: "two answers that differ in a byte", journal: []Entry{first, at(20, 30, paidWith(idA, 1000), func(e *Entry) { e.Body += " " })}, ledger: one, want: zeros{Flips: 1}},
-		{name: "never a definitive answer", journal: []Entry{at(0, 10, lost), at(20, 30, refusedWith(409, reasonInProgress))}, ledger: one, want: zeros{Stuck: 1}},
+		{name: "never a definitive answer", journal: []Entry{at(0, 10, lost), at(20, 30, refusedWith(409, ReasonInProgress))}, ledger: one, want: zeros{Stuck: 1}},
 		{name: "unknown and not listed", journal: []Entry{at(20, 30, unknown)}, ledger: one, listed: []string{}, want: zeros{Unlisted: 1}},
 		{name: "listed and not unknown", journal: []Entry{first}, ledger: one, listed: []string{"order-1"}, want: zeros{Unlisted: 1}},
 		{name: "an answer out of the contract", journal: []Entry{first, at(20, 30, refusedWith(500, "handler-failed"), asking("acme", 8))}, ledger: one, want: zeros{Unexpected: 1}},
@@ -112,21 +112,21 @@ func TestAccountFinds(t *testing.T) {
 			if got := zerosOf(counts); got != c.want {
 				t.Errorf("got  %+v\nwant %+v", got, c.want)
 			}
-			if (counts.Bad() > 0) != (c.want != zeros{}) {
-				t.Errorf("Bad() = %d for %+v", counts.Bad(), c.want)
+			if bad := c.want != (zeros{}); (counts.Bad() > 0) != bad || len(counts.Findings) > 0 != bad {
+				t.Errorf("Bad() = %d for %+v, findings %q", counts.Bad(), c.want, counts.Findings)
 			}
 		})
 	}
 }
 
 func TestAccountCounts(t *testing.T) {
-	unknown := refusedWith(409, reasonUnknown)
+	unknown := refusedWith(409, ReasonUnknown)
 	other := func(e *Entry) { e.Key = "order-2" }
 	got := Account(Evidence{
 		Journal: []Entry{
-			at(0, 10, lost), at(10, 20, refusedWith(409, reasonInProgress)), at(20, 30, paidWith(idA, 1000)),
+			at(0, 10, lost), at(10, 20, refusedWith(409, ReasonInProgress)), at(20, 30, paidWith(idA, 1000)),
 			at(30, 40, paidWith(idA, 1000), replayed), at(40, 50, paidWith(idA, 1000), replayed),
-			at(50, 60, asking("acme", 7), refusedWith(422, reasonMismatch)), at(60, 70, refusedWith(503, reasonNoStore)),
+			at(50, 60, asking("acme", 7), refusedWith(422, ReasonMismatch)), at(60, 70, refusedWith(503, ReasonNoStore)),
 			at(90, 95, lost, asking("globex", 5)), at(200, 210, unknown, asking("globex", 5)),
 			at(110, 120, unknown, other),
 		},
@@ -136,47 +136,14 @@ func TestAccountCounts(t *testing.T) {
 	want := Counts{
 		Requests: 10, Keys: 3, Executions: 2, Replays: 2, Conflicts: 1, Mismatches: 1, Unanswered: 2, Paid: 1,
 		InDoubt: 2, UnknownRan: 1, UnknownNotRun: 1,
-		Refusals:   map[string]int{reasonInProgress: 1, reasonMismatch: 1, reasonNoStore: 1, reasonUnknown: 2},
-		UnknownWhy: map[string]int{whyKilled: 1, whyOther: 1},
+		Refusals:   map[string]int{ReasonInProgress: 1, ReasonMismatch: 1, ReasonNoStore: 1, ReasonUnknown: 2},
+		UnknownWhy: map[string]int{WhyKilled: 1, WhyOther: 1},
 		Unknown: []Unknown{
-			{Account: "globex", Key: "order-1", Ran: true, Why: whyKilled},
-			{Account: "acme", Key: "order-2", Ran: false, Why: whyOther},
+			{Account: "globex", Key: "order-1", Ran: true, Why: WhyKilled},
+			{Account: "acme", Key: "order-2", Ran: false, Why: WhyOther},
 		},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
-	}
-}
-
-// A report is not in order if the run was no test of anything.
-func TestJudge(t *testing.T) {
-	sound := Report{
-		Counts: Counts{Keys: 10, Executions: 10}, GatewayKills: 3, Network: networkLost{Answers: 5},
-	}
-	for name, change := range map[string]func(*Report){
-		"":             func(*Report) {},
-		"no payments":  func(r *Report) { r.Keys = 0 },
-		"no charges":   func(r *Report) { r.Executions = 0 },
-		"nothing lost": func(r *Report) { r.Network = networkLost{} },
-		"no kill":      func(r *Report) { r.GatewayKills = 0 },
-		"double":       func(r *Report) { r.Double = 1 },
-		"lost":         func(r *Report) { r.Lost = 1 },
-		"leaked":       func(r *Report) { r.Leaked = 1 },
-		"flips":        func(r *Report) { r.Flips = 1 },
-		"swallowed":    func(r *Report) { r.Swallowed = 1 },
-		"stuck":        func(r *Report) { r.Stuck = 1 },
-		"unlisted":     func(r *Report) { r.Unlisted = 1 },
-		"unexpected":   func(r *Report) { r.Unexpected = 1 },
-	} {
-		r := sound
-		change(&r)
-		r.judge(nil)
-		if want := name == ""; r.OK != want || len(r.Problems) == 0 != want {
-			t.Errorf("%q: OK %v, problems %q", name, r.OK, r.Problems)
-		}
-	}
-	r := sound
-	if r.judge([]string{"the store was not readable"}); r.OK {
-		t.Error("a report is in order although the store could not be asked")
 	}
 }

@@ -1,8 +1,9 @@
-package demo
+package storm
 
 import (
 	"cmp"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"regexp"
 	"slices"
@@ -10,17 +11,22 @@ import (
 	"time"
 )
 
-// Evidence is what a run left behind. The gateway wrote none of it but Listed.
+// Evidence is what a run left behind. Semel wrote none of it but Listed and Kept.
 type Evidence struct {
 	Journal []Entry
 	Ledger  []Charge
-	// Statements are the accounts' own marks, see receipt.
+	// Statements are the accounts' own marks, see API.Statements.
 	Statements map[string]string
-	// Kills are the times at which the gateway was killed, since the storm began.
+	// Kills are the times at which a gateway was killed, since the storm began.
 	Kills []time.Duration
 	// Listed are the keys that the gateway's store lists as in doubt; nil if it was
 	// not asked.
 	Listed []string
+	// Kept is what the store holds of each key, and its journal; nil if nobody
+	// looked.
+	Kept map[Name]Kept
+	// Looked is when somebody looked, on the store's clock.
+	Looked time.Time
 }
 
 // Counts are what is counted from the evidence. Those from Double to
@@ -41,12 +47,15 @@ type Counts struct {
 	UnknownNotRun int `json:"unknown_not_run"`
 
 	Double     int `json:"double"`     // keys with more than one line in the ledger
-	Lost       int `json:"lost"`       // keys answered as paid for which the ledger has no such line
+	Lost       int `json:"lost"`       // keys answered as paid for which the ledger has no such line, or the store no record
 	Leaked     int `json:"leaked"`     // answers with bytes of another account, or of a payment that was not asked for
 	Flips      int `json:"flips"`      // keys with two different definitive answers for one body
 	Swallowed  int `json:"swallowed"`  // keys whose other body got the first one's answer
 	Stuck      int `json:"stuck"`      // keys that were told neither a result nor that it is unknown
+	Silent     int `json:"silent"`     // keys whose outcome is unknown, told as success or as failure
 	Unlisted   int `json:"unlisted"`   // keys in doubt that the store does not list as such, or the reverse
+	Regressed  int `json:"regressed"`  // keys whose versions do not always grow
+	Untold     int `json:"untold"`     // keys whose journal does not add up to their record, or to the ledger
 	Unexpected int `json:"unexpected"` // answers that the contract does not have here
 
 	// Refusals are the answers that are not results, by reason.
@@ -55,6 +64,8 @@ type Counts struct {
 	UnknownWhy map[string]int `json:"unknown_why"`
 	// Unknown lists them.
 	Unknown []Unknown `json:"unknown"`
+	// Findings say what the first of those that must be zero were.
+	Findings []string `json:"findings,omitempty"`
 }
 
 // An Unknown is a key in doubt.
@@ -65,30 +76,51 @@ type Unknown struct {
 	Why     string `json:"why"`
 }
 
+// Why a key is in doubt, as far as the evidence tells.
 const (
-	whyKilled = "gateway killed while it ran"
-	whyOther  = "other"
+	WhyKilled = "gateway killed while it ran"
+	WhyOther  = "other"
 )
 
 // Bad is the sum of what must be zero.
 func (c *Counts) Bad() int {
-	return c.Double + c.Lost + c.Leaked + c.Flips + c.Swallowed + c.Stuck + c.Unlisted + c.Unexpected
+	return c.Double + c.Lost + c.Leaked + c.Flips + c.Swallowed + c.Stuck + c.Silent + c.Unlisted + c.Regressed + c.Untold + c.Unexpected
 }
 
-// name is who asks for what.
-type name struct{ account, key string }
+// maxFindings are enough to see what is wrong.
+const maxFindings = 20
+
+// find counts what must not be, and says what it was.
+func (c *Counts) find(count *int, when bool, format string, args ...any) {
+	if !when {
+		return
+	}
+	*count++
+	if len(c.Findings) < maxFindings {
+		c.Findings = append(c.Findings, fmt.Sprintf(format, args...))
+	}
+}
+
+// A Name is who asks for what.
+type Name struct{ Account, Key string }
+
+// String gives both.
+func (n Name) String() string { return n.Account + "/" + n.Key }
 
 // held is what the evidence says of one key.
 type held struct {
+	name    Name
 	entries []*Entry
 	charges []*Charge
+	paid    bool // a client was told the result
+	unknown bool // otherwise, a client was told that nobody knows it
 }
 
 // Account counts. It looks at nothing but the evidence.
 func Account(e Evidence) Counts {
 	c := Counts{Requests: len(e.Journal), Executions: len(e.Ledger), Refusals: map[string]int{}, UnknownWhy: map[string]int{}, Unknown: []Unknown{}}
-	keys := map[name]*held{}
-	get := func(n name) *held {
+	keys := map[Name]*held{}
+	get := func(n Name) *held {
 		if keys[n] == nil {
 			keys[n] = &held{}
 		}
@@ -97,55 +129,63 @@ func Account(e Evidence) Counts {
 	charges := map[string]*Charge{}
 	for i := range e.Ledger {
 		charge := &e.Ledger[i]
-		h := get(name{charge.Account, charge.Reference})
+		h := get(Name{charge.Account, charge.Reference})
 		h.charges = append(h.charges, charge)
 		charges[charge.ID] = charge
 	}
 	for i := range e.Journal {
 		entry := &e.Journal[i]
-		h := get(name{entry.Account, entry.Key})
+		h := get(Name{entry.Account, entry.Key})
 		h.entries = append(h.entries, entry)
 		c.answer(entry, charges, e.Statements)
 	}
 	c.Keys = len(keys)
-	for _, n := range slices.SortedFunc(maps.Keys(keys), func(a, b name) int {
-		return cmp.Or(cmp.Compare(a.key, b.key), cmp.Compare(a.account, b.account))
+	for _, n := range slices.SortedFunc(maps.Keys(keys), func(a, b Name) int {
+		return cmp.Or(cmp.Compare(a.Key, b.Key), cmp.Compare(a.Account, b.Account))
 	}) {
-		c.key(n, keys[n], charges, e.Kills)
+		h := keys[n]
+		h.name = n
+		c.key(h, charges, e.Kills)
+		if e.Kept != nil {
+			c.kept(h, e.Kept[n], e.Looked)
+		}
 	}
-	c.Unlisted = unlisted(c.Unknown, e.Listed)
+	for n := range e.Kept {
+		c.find(&c.Unexpected, keys[n] == nil, "the store holds %s, and nobody asked for it", n)
+	}
+	n := unlisted(c.Unknown, e.Listed)
+	c.Unlisted += n
+	if n > 0 {
+		c.Findings = append(c.Findings, fmt.Sprintf("the store's list of keys in doubt and what clients were told differ by %d", n))
+	}
 	return c
 }
 
 // answer counts what one answer says by itself.
 func (c *Counts) answer(e *Entry, charges map[string]*Charge, statements map[string]string) {
 	switch e.Reason {
-	case reasonNone:
+	case ReasonNone:
 		c.Unanswered++
 		return
-	case reasonInProgress:
+	case ReasonInProgress:
 		c.Conflicts++
-	case reasonMismatch:
+	case ReasonMismatch:
 		c.Mismatches++
 	}
 	if e.Reason != "" {
 		c.Refusals[e.Reason]++
 	}
-	if unexpected(e.Reason) {
-		c.Unexpected++
-	}
 	if e.Replayed {
 		c.Replays++
 	}
-	if leaks(e, charges, statements) {
-		c.Leaked++
-	}
+	c.find(&c.Unexpected, Unexpected(e.Reason), "%s/%s was answered %s: %s", e.Account, e.Key, e.Reason, e.Body)
+	c.find(&c.Leaked, leaks(e, charges, statements), "%s/%s was answered with another's: %s", e.Account, e.Key, e.Body)
 }
 
-// unexpected tells whether a reason has no place in the demo.
-func unexpected(reason string) bool {
+// Unexpected tells whether a reason has no place in a storm.
+func Unexpected(reason string) bool {
 	switch reason {
-	case "", reasonNone, reasonInProgress, reasonMismatch, reasonUnknown, reasonNoStore, reasonNoUpstream, reasonFull:
+	case "", ReasonNone, ReasonInProgress, ReasonMismatch, ReasonUnknown, ReasonNoStore, ReasonNoUpstream, ReasonFull:
 		return false
 	}
 	return true
@@ -171,40 +211,39 @@ func leaks(e *Entry, charges map[string]*Charge, statements map[string]string) b
 var paymentID = regexp.MustCompile(`pay_[a-z2-7]{12}`)
 
 // key counts what the evidence says of one key.
-func (c *Counts) key(n name, h *held, charges map[string]*Charge, kills []time.Duration) {
-	if len(h.charges) > 1 {
-		c.Double++
-	}
+func (c *Counts) key(h *held, charges map[string]*Charge, kills []time.Duration) {
+	c.find(&c.Double, len(h.charges) > 1, "%s was made %d times", h.name, len(h.charges))
 	slices.SortStableFunc(h.entries, func(a, b *Entry) int { return cmp.Compare(a.Ended, b.Ended) })
-	var paid, lost, swallowed bool
+	var lost, swallowed bool
 	var firstUnknown *Entry
 	for _, e := range h.entries {
 		switch {
-		case e.Reason == reasonUnknown && firstUnknown == nil:
+		case e.Reason == ReasonUnknown && firstUnknown == nil:
 			firstUnknown = e
 		case e.done():
-			paid = true
+			h.paid = true
 			missing, other := e.compare(charges)
 			lost, swallowed = lost || missing, swallowed || other
 		}
 	}
-	add := func(count *int, when bool) {
-		if when {
-			*count++
-		}
+	h.unknown = !h.paid && firstUnknown != nil
+	if h.paid {
+		c.Paid++
 	}
-	add(&c.Paid, paid)
-	add(&c.Lost, lost)
-	add(&c.Swallowed, swallowed)
-	add(&c.Flips, flips(h.entries))
-	add(&c.Stuck, !paid && firstUnknown == nil)
-	if paid || firstUnknown == nil {
+	c.find(&c.Lost, lost, "%s was answered as paid, and the ledger has no such charge", h.name)
+	c.find(&c.Swallowed, swallowed, "another body under the key of %s was answered with the first one's result", h.name)
+	c.find(&c.Flips, flips(h.entries), "%s got two answers that contradict each other", h.name)
+	c.find(&c.Stuck, !h.paid && !h.unknown, "%s has no definitive answer after %d requests", h.name, len(h.entries))
+	if !h.unknown {
 		return
 	}
-	u := Unknown{Account: n.account, Key: n.key, Ran: len(h.charges) > 0, Why: why(h.entries, firstUnknown, kills)}
+	u := Unknown{Account: h.name.Account, Key: h.name.Key, Ran: len(h.charges) > 0, Why: why(h.entries, firstUnknown, kills)}
 	c.InDoubt++
-	add(&c.UnknownRan, u.Ran)
-	add(&c.UnknownNotRun, !u.Ran)
+	if u.Ran {
+		c.UnknownRan++
+	} else {
+		c.UnknownNotRun++
+	}
 	c.UnknownWhy[u.Why]++
 	c.Unknown = append(c.Unknown, u)
 }
@@ -228,14 +267,14 @@ func (e *Entry) compare(charges map[string]*Charge) (missing, other bool) {
 func flips(entries []*Entry) bool {
 	first := map[int]*Entry{} // by amount
 	for _, e := range entries {
-		if !e.definitive() {
+		if !e.Definitive() {
 			continue
 		}
 		was := first[e.Amount]
 		switch {
-		case was == nil, was.Reason == reasonUnknown && e.done():
+		case was == nil, was.Reason == ReasonUnknown && e.done():
 			first[e.Amount] = e
-		case e.Reason == reasonUnknown && e.Sent < was.Ended:
+		case e.Reason == ReasonUnknown && e.Sent < was.Ended:
 			// Asked before the answer was known to anybody, told after it.
 		case was.Reason != e.Reason, e.done() && (was.Status != e.Status || was.Body != e.Body || was.Location != e.Location):
 			return true
@@ -252,9 +291,9 @@ func why(entries []*Entry, told *Entry, kills []time.Duration) string {
 		sent = min(sent, e.Sent)
 	}
 	if slices.ContainsFunc(kills, func(at time.Duration) bool { return sent < at && at < told.Ended }) {
-		return whyKilled
+		return WhyKilled
 	}
-	return whyOther
+	return WhyOther
 }
 
 // unlisted counts by how many keys the clients' view and the store's list of
