@@ -139,10 +139,14 @@ func TestARecordEndsWithItsTime(t *testing.T) {
 // TestTheBoundHolds puts a million records, of results that are small, large
 // and cut out of larger arrays, and measures the memory that is in use.
 func TestTheBoundHolds(t *testing.T) {
-	const maxBytes, puts = 32 << 20, 1_000_000
+	const maxBytes = 32 << 20
+	puts := uint64(1_000_000)
+	if testing.Short() {
+		puts /= 10
+	}
 	before := inUse()
 	c := newCache(t, maxBytes)
-	for i := range uint64(puts) {
+	for i := range puts {
 		size := 150
 		if i%100 == 0 {
 			size = 32 << 10
@@ -218,7 +222,9 @@ func BenchmarkReplay(b *testing.B) {
 				b.Fatal(err)
 			}
 			ask := semel.Ask{Key: semel.Key{Scope: "tenant", ID: "k"}}
-			run := func(context.Context) (semel.Result, error) { return semel.Result{Code: 201, Data: []byte("receipt")}, nil }
+			run := func(context.Context) (semel.Result, error) {
+				return semel.Result{Code: 201, Data: []byte("receipt")}, nil
+			}
 			b.ReportAllocs()
 			for b.Loop() {
 				if _, err := g.Do(b.Context(), ask, run); err != nil {

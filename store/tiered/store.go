@@ -124,8 +124,9 @@ func (s *Store) heard(ctx context.Context, asked time.Time, r *semel.Reading, er
 		}
 		return
 	}
-	if s.down.Load() {
-		s.down.Store(false)
+	// It may itself go on without the store that is behind it.
+	if s.down.Load() != r.Unconfirmed {
+		s.down.Store(r.Unconfirmed)
 	}
 	if !r.Now.IsZero() && !r.Unconfirmed {
 		s.clock.told(asked, r.Now)
