@@ -48,7 +48,7 @@ func advice(code string) string {
 }
 
 // explain says in an error's words what went wrong with which server.
-func (c *client) explain(verb string, err error) error {
+func explain(name, verb string, err error) error {
 	var told *rueidis.RedisError
 	switch {
 	case err == nil:
@@ -56,16 +56,18 @@ func (c *client) explain(verb string, err error) error {
 	case errors.As(err, &told):
 		code, _, _ := strings.Cut(told.Error(), " ")
 		if text := advice(code); text != "" {
-			return fmt.Errorf("redis %s: cannot %s: %s: %w", c.name, verb, text, err)
+			return fmt.Errorf("redis %s: cannot %s: %s: %w", name, verb, text, err)
 		}
-		return fmt.Errorf("redis %s: cannot %s: the server reports an error: %w", c.name, verb, err)
+		return fmt.Errorf("redis %s: cannot %s: the server reports an error: %w", name, verb, err)
 	case errors.Is(err, rueidis.ErrClosing):
 		return errClosed
 	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("redis %s: cannot %s: no answer in time; what was sent may or may not be done: %w", c.name, verb, err)
+		return fmt.Errorf("redis %s: cannot %s: no answer in time; what was sent may or may not be done: %w", name, verb, err)
 	}
-	return fmt.Errorf("redis %s: cannot %s: %w", c.name, verb, err)
+	return fmt.Errorf("redis %s: cannot %s: %w", name, verb, err)
 }
+
+func (c *client) explain(verb string, err error) error { return explain(c.name, verb, err) }
 
 func errReplica(name string) error {
 	return fmt.Errorf("redis %s: this server is a replica, which takes no writes: connect to its master, or use a redis+sentinel:// URL, which finds it", name)

@@ -27,12 +27,9 @@ func appendVersion(b []byte, v semel.Version) []byte {
 
 // appendBody appends what the script puts behind the head.
 func appendBody(b []byte, r *semel.Record) []byte {
-	e := r.Entry()
-	e.Record.Version, e.Record.WrittenAt = semel.Version{}, time.Time{}
-	at := len(b)
-	b = e.AppendTo(append(b, 0, 0, 0, 0))
-	binary.BigEndian.PutUint32(b[at:], uint32(len(b)-at-4))
-	return append(b, r.Result...)
+	bare := *r
+	bare.Version, bare.WrittenAt = semel.Version{}, time.Time{}
+	return appendCopy(b, &bare)
 }
 
 // decode reads a value; its Result is a copy. The error is [semel.ErrDamaged].
@@ -46,18 +43,42 @@ func decode(digest semel.Digest, value string) (semel.Record, error) {
 	if version.Epoch == 0 || version.Epoch+micros+3*version.Counter != binary.BigEndian.Uint64(b[24:]) {
 		return semel.Record{}, fmt.Errorf("%w: its version and time contradict each other", semel.ErrDamaged)
 	}
-	size, rest := uint64(binary.BigEndian.Uint32(b[headLen:])), b[headLen+4:]
-	if size > uint64(len(rest)) {
+	r, err := parseBody(digest, b[headLen:])
+	r.Version, r.WrittenAt = version, time.UnixMicro(int64(micros))
+	return r, err
+}
+
+// parseBody reads what appendBody or appendCopy wrote.
+func parseBody(digest semel.Digest, b []byte) (semel.Record, error) {
+	if len(b) < 4 || uint64(binary.BigEndian.Uint32(b)) > uint64(len(b)-4) {
 		return semel.Record{}, fmt.Errorf("%w: it was cut off", semel.ErrDamaged)
 	}
+	size, rest := binary.BigEndian.Uint32(b), b[4:]
 	e, err := semel.ParseEntry(digest, rest[:size])
 	if err != nil {
 		return semel.Record{}, err
 	}
-	e.Record.Version, e.Record.WrittenAt = version, time.UnixMicro(int64(micros))
 	result := rest[size:]
 	if len(result) == 0 && e.ResultSum == [len(e.ResultSum)]byte{} {
 		result = nil
 	}
 	return e.Restore(result)
+}
+
+// appendCopy appends a record as it is, with version and time, for the cache.
+func appendCopy(b []byte, r *semel.Record) []byte {
+	e := r.Entry()
+	at := len(b)
+	b = e.AppendTo(append(b, 0, 0, 0, 0))
+	binary.BigEndian.PutUint32(b[at:], uint32(len(b)-at-4))
+	return append(b, r.Result...)
+}
+
+// decodeCopy reads what appendCopy wrote.
+func decodeCopy(digest semel.Digest, value string) (semel.Record, error) {
+	r, err := parseBody(digest, []byte(value))
+	if err == nil && r.Version.IsZero() {
+		err = fmt.Errorf("%w: it has no version", semel.ErrDamaged)
+	}
+	return r, err
 }
