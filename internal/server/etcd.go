@@ -18,7 +18,8 @@ import (
 // EtcdOptions are the options of StartEtcd.
 type EtcdOptions struct {
 	// Settings are flags without their dashes, name to value, over the defaults
-	// here, which are etcd's own.
+	// here, which are etcd's own. Of these, election-timeout (1000 ms) is what a
+	// start takes, and half again as much is the shortest lease that etcd grants.
 	Settings map[string]string
 }
 

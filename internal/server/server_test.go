@@ -4,8 +4,10 @@ package server
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -113,19 +115,30 @@ func do(t *testing.T, steps ...func() error) {
 	}
 }
 
-// What was written is there after a kill and after an orderly end; the port stays the same.
-func TestKillAndStart(t *testing.T) {
+// What was written is there after a pause, a kill and an orderly end; the port
+// stays the same.
+func TestLife(t *testing.T) {
 	forEach(t, func(t *testing.T, k kind, s life) {
-		at, pid := s.Address(), s.PID()
 		do(t, func() error { return k.write(s, "kept") })
-		for name, end := range map[string]func() error{"kill": s.Kill, "stop": s.Stop} {
-			do(t, end)
+		t.Run("pause", func(t *testing.T) { testPause(t, k, s) })
+		at, pid := s.Address(), s.PID()
+		for _, end := range []struct {
+			name string
+			do   func() error
+		}{{"kill", s.Kill}, {"stop", s.Stop}, {"kill while paused", func() error { return errors.Join(s.Pause(), s.Kill()) }}} {
+			family := append(descendants(s.PID()), s.PID())
+			do(t, end.do)
+			for _, pid := range family {
+				if !gone(pid) {
+					t.Errorf("process %d is still there after %s", pid, end.name)
+				}
+			}
 			if _, err := k.read(s); err == nil {
-				t.Fatalf("it answers after %s", name)
+				t.Fatalf("it answers after %s", end.name)
 			}
 			began := time.Now()
 			do(t, s.Start)
-			t.Logf("ready again %v after %s", time.Since(began).Round(time.Millisecond), name)
+			t.Logf("ready again %v after %s", time.Since(began).Round(time.Millisecond), end.name)
 			mustHold(t, k, s, "kept")
 		}
 		if s.Address() != at || s.PID() == pid {
@@ -134,43 +147,32 @@ func TestKillAndStart(t *testing.T) {
 		if err := s.Start(); err == nil {
 			t.Error("it started twice")
 		}
-		do(t, s.Kill, s.Kill) // once more is no harm
-	})
-}
-
-// Kill leaves no process: none of those that there were, and none whose files are in the directory.
-func TestKillLeavesNothing(t *testing.T) {
-	forEach(t, func(t *testing.T, _ kind, s life) {
-		family := append(descendants(s.PID()), s.PID())
-		t.Logf("%d processes", len(family))
-		do(t, s.Kill)
-		for _, pid := range family {
-			if !gone(pid) {
-				t.Errorf("process %d is still there", pid)
-			}
+		do(t, s.Kill, s.Kill, s.Stop) // once more is no harm
+		if err := s.Pause(); err == nil {
+			t.Error("it was paused and is not there")
 		}
 	})
 }
 
-// A paused server answers nothing and forgets nothing.
-func TestPause(t *testing.T) {
-	forEach(t, func(t *testing.T, k kind, s life) {
-		do(t, func() error { return k.write(s, "kept") }, s.Pause)
-		answered := make(chan error, 1)
-		go func() { _, err := k.read(s); answered <- err }()
-		select {
-		case err := <-answered:
-			t.Errorf("it answered while it was paused: %v", err)
-		case <-time.After(100 * time.Millisecond):
+// All processes of a paused server stand still: it answers nothing, and forgets nothing.
+func testPause(t *testing.T, k kind, s life) {
+	do(t, s.Pause, s.Pause)
+	for _, pid := range append(descendants(s.PID()), s.PID()) {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err == nil && !strings.Contains(string(text), ") T ") { // elsewhere there is no such file
+			t.Errorf("a process runs: %s", text)
 		}
-		do(t, s.Resume)
-		<-answered // whether that one was in time is not the question
-		mustHold(t, k, s, "kept")
-		do(t, s.Pause, s.Kill) // paused processes are killed, too
-		if pid := s.PID(); pid != 0 {
-			t.Errorf("process %d runs", pid)
-		}
-	})
+	}
+	answered := make(chan error, 1)
+	go func() { _, err := k.read(s); answered <- err }()
+	select {
+	case err := <-answered:
+		t.Errorf("it answered while it was paused: %v", err)
+	case <-time.After(100 * time.Millisecond):
+	}
+	do(t, s.Resume)
+	<-answered // whether that one was in time is not the question
+	mustHold(t, k, s, "kept")
 }
 
 // The directory of a server has to be its own.
