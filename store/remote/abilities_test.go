@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/semelhq/semel"
 	"github.com/semelhq/semel/store/memory"
@@ -62,7 +64,7 @@ func TestErrorsTravel(t *testing.T) {
 						t.Errorf("got %v, want one that is %v", err, c.want)
 					}
 				}
-				if text := errText(err); len(text) > 2000 || strings.ContainsAny(text, "\x00\n\xff\x1b") {
+				if text := errText(err); len(text) > 2000 || strings.ContainsFunc(text, unicode.IsControl) || !utf8.ValidString(text) {
 					t.Errorf("the error's text: %.100q…", text)
 				}
 				if name == "damaged" {

@@ -101,7 +101,7 @@ func TestTokens(t *testing.T) {
 				t.Fatal(err)
 			}
 			request.Header["Authorization"] = headers
-			response, err := http.DefaultTransport.RoundTrip(request)
+			response, err := server.Client().Transport.RoundTrip(request)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -244,7 +244,7 @@ func TestRequestsRefused(t *testing.T) {
 		r.Header.Set("Authorization", "Bearer "+token)
 		r.Header.Set("Content-Type", kind)
 		change(r)
-		response, err := http.DefaultTransport.RoundTrip(r)
+		response, err := server.Client().Transport.RoundTrip(r)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -138,11 +138,7 @@ func newTransport(o *Options, local bool) *http.Transport {
 			if err != nil {
 				return nil, err
 			}
-			if ip, err := netip.ParseAddrPort(conn.RemoteAddr().String()); err != nil || !ip.Addr().IsLoopback() {
-				conn.Close()
-				return nil, fmt.Errorf("%s is %s, which is not this machine; nothing was sent", address, conn.RemoteAddr())
-			}
-			return conn, nil
+			return onlyLocal(conn)
 		}
 	}
 	t := &http.Transport{
@@ -167,6 +163,16 @@ func newTransport(o *Options, local bool) *http.Transport {
 		t.Protocols.SetHTTP1(true)
 	}
 	return t
+}
+
+// onlyLocal closes a connection that leads to another machine.
+func onlyLocal(conn net.Conn) (net.Conn, error) {
+	peer := conn.RemoteAddr()
+	if ip, err := netip.ParseAddrPort(peer.String()); err != nil || !ip.Addr().Unmap().IsLoopback() {
+		conn.Close()
+		return nil, fmt.Errorf("%s is not this machine, and nothing was sent; use https://", peer)
+	}
+	return conn, nil
 }
 
 // hello is what a handler says of itself, as JSON: this form stays, whatever

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -179,3 +180,51 @@ func FuzzAnswer(f *testing.F) {
 		}
 	})
 }
+
+// TestReadingOfAnother: a reading that does not say what was asked is bad.
+func TestReadingOfAnother(t *testing.T) {
+	r := semel.Reading{Record: sample(), Now: time.Unix(2, 2)}
+	for name, c := range map[string]struct {
+		data   []byte
+		digest semel.Digest
+		ok     bool
+	}{
+		"right":           {appendReading(nil, &r), r.Record.Digest, true},
+		"another digest":  {appendReading(nil, &r), semel.Digest{5}, false},
+		"another result":  {bytes.Replace(appendReading(nil, &r), r.Record.Result, []byte("RECEIPT"), 1), r.Record.Digest, false},
+		"without a clock": {appendReading(nil, &semel.Reading{Record: r.Record}), r.Record.Digest, false},
+	} {
+		in := cursor{b: c.data}
+		if in.reading(c.digest); in.whole() != c.ok {
+			t.Errorf("%s: taken %t, want %t", name, in.whole(), c.ok)
+		}
+	}
+}
+
+// TestOnlyLocal: whatever a name resolves to, plain HTTP stays on the machine.
+func TestOnlyLocal(t *testing.T) {
+	for address, ok := range map[string]bool{
+		"127.0.0.1": true, "127.9.9.9": true, "::1": true, "::ffff:127.0.0.1": true,
+		"10.0.0.1": false, "192.0.2.7": false, "2001:db8::1": false, "0.0.0.0": false, "::ffff:192.0.2.7": false,
+	} {
+		near, away := net.Pipe()
+		conn, err := onlyLocal(&peer{Conn: near, address: &net.TCPAddr{IP: net.ParseIP(address), Port: 80}})
+		if (err == nil) != ok {
+			t.Errorf("%s: %v", address, err)
+		}
+		if err == nil {
+			conn.Close()
+		}
+		if _, err := away.Read(make([]byte, 1)); err == nil {
+			t.Errorf("%s: something was sent", address)
+		}
+		away.Close()
+	}
+}
+
+type peer struct {
+	net.Conn
+	address net.Addr
+}
+
+func (p *peer) RemoteAddr() net.Addr { return p.address }

@@ -3,6 +3,7 @@ package remote_test
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"encoding/binary"
 	"hash/crc32"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/semelhq/semel"
 	"github.com/semelhq/semel/store/memory"
@@ -122,25 +124,38 @@ func TestMalformedAnswers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			far := dial(t, spoiled(t, memory.New(memory.Options{}), s), remote.Options{})
-			r, err := far.Get(t.Context(), claim("k", 1).Digest)
-			unclear(t, err)
-			if r.Record.Held() || !r.Now.IsZero() {
-				t.Errorf("Get gave %+v", r)
-			}
-			_, err = far.CompareAndSwap(t.Context(), semel.Version{}, claim("k", 1))
-			unclear(t, err)
-			for _, out := range far.SwapMany(t.Context(), []semel.Swap{{Next: claim("a", 1)}, {Next: claim("b", 1)}}) {
-				unclear(t, out.Err)
-			}
-			lister, _ := semel.As[semel.Lister](far)
-			if records, err := lister.List(t.Context(), semel.Filter{}); err == nil {
-				t.Errorf("List gave %v", records)
-			}
-			sweeper, _ := semel.As[semel.Sweeper](far)
-			if n, err := sweeper.Sweep(t.Context(), 10); err == nil {
-				t.Errorf("Sweep gave %d", n)
+			allUnclear(t, far)
+			_, err := far.CompareAndSwap(t.Context(), semel.Version{}, claim("k", 1))
+			switch name {
+			case "gzip":
+				says(t, err, "Content-Encoding")
+			case "too large":
+				says(t, err, "more than 16777216 bytes")
 			}
 		})
+	}
+}
+
+// allUnclear checks that no verb believes what it is answered.
+func allUnclear(t *testing.T, far *remote.Store) {
+	t.Helper()
+	r, err := far.Get(t.Context(), claim("k", 1).Digest)
+	unclear(t, err)
+	if r.Record.Held() || !r.Now.IsZero() {
+		t.Errorf("Get gave %+v", r)
+	}
+	_, err = far.CompareAndSwap(t.Context(), semel.Version{}, claim("k", 1))
+	unclear(t, err)
+	for _, out := range far.SwapMany(t.Context(), []semel.Swap{{Next: claim("a", 1)}, {Next: claim("b", 1)}}) {
+		unclear(t, out.Err)
+	}
+	lister, _ := semel.As[semel.Lister](far)
+	if records, err := lister.List(t.Context(), semel.Filter{}); err == nil {
+		t.Errorf("List gave %v", records)
+	}
+	sweeper, _ := semel.As[semel.Sweeper](far)
+	if n, err := sweeper.Sweep(t.Context(), 10); err == nil {
+		t.Errorf("Sweep gave %d", n)
 	}
 }
 
@@ -216,6 +231,79 @@ func TestContradictions(t *testing.T) {
 		case !c.ok:
 			unclear(t, err)
 		}
+	}
+}
+
+// TestLyingStore: what a store says that cannot be is not passed on.
+func TestLyingStore(t *testing.T) {
+	now := time.Now()
+	written := claim("k", 1)
+	written.Version, written.WrittenAt = semel.Version{Epoch: 1, Counter: 1}, now
+	with := func(change func(r *semel.Record)) semel.Record {
+		r := written
+		change(&r)
+		return r
+	}
+	for name, r := range map[string]semel.Reading{
+		"nothing":       {},
+		"no clock":      {Record: written},
+		"another key":   {Record: with(func(r *semel.Record) { r.Digest[0]++; r.Nonce[0]++ }), Now: now},
+		"no such state": {Record: with(func(r *semel.Record) { r.State, r.WrittenAt = 77, time.Time{} }), Now: now},
+		"no such class": {Record: with(func(r *semel.Record) { r.Class, r.WrittenAt = 77, time.Time{} }), Now: now},
+	} {
+		for _, answer := range []error{nil, semel.ErrConflict} {
+			far := dial(t, serve(t, lying{r, answer}), remote.Options{})
+			got, err := far.Get(t.Context(), written.Digest)
+			if err == nil {
+				t.Errorf("%s: Get gave %+v", name, got)
+			}
+			says(t, err, "the far store failed") // it is the handler that finds out
+			old := semel.Version{}
+			_, err = far.CompareAndSwap(t.Context(), old, claim("k", 1))
+			unclear(t, err)
+		}
+	}
+	far := dial(t, serve(t, lying{semel.Reading{Record: written, Now: now}, nil}), remote.Options{})
+	for _, out := range far.SwapMany(t.Context(), []semel.Swap{{Next: claim("k", 1)}, {Next: claim("k", 1)}}) {
+		unclear(t, out.Err)
+		says(t, out.Err, "too few or too many answers")
+	}
+}
+
+// lying answers everything with one reading, and batches with one answer.
+type lying struct {
+	reading semel.Reading
+	err     error
+}
+
+func (s lying) Get(context.Context, semel.Digest) (semel.Reading, error) { return s.reading, nil }
+
+func (s lying) CompareAndSwap(context.Context, semel.Version, semel.Record) (semel.Reading, error) {
+	return s.reading, s.err
+}
+
+func (s lying) SwapMany(context.Context, []semel.Swap) []semel.Swapped {
+	return make([]semel.Swapped, 1)
+}
+
+// TestRestOfABatch: after a message that failed, the rest is not sent.
+func TestRestOfABatch(t *testing.T) {
+	var sent atomic.Int64
+	far := dial(t, spoiled(t, memory.New(memory.Options{}), func(w http.ResponseWriter, _ *http.Request, _ []byte) {
+		sent.Add(1)
+		w.WriteHeader(http.StatusBadGateway)
+	}), remote.Options{MaxBytes: 4 << 10})
+	var swaps []semel.Swap
+	for i := range 100 {
+		next := claim("k", byte(i))
+		next.Digest[0] = byte(i)
+		swaps = append(swaps, semel.Swap{Next: next})
+	}
+	for _, out := range far.SwapMany(t.Context(), swaps) {
+		unclear(t, out.Err)
+	}
+	if sent.Load() != 1 {
+		t.Errorf("%d messages were sent", sent.Load())
 	}
 }
 
