@@ -66,7 +66,7 @@ func TestFullDisk(t *testing.T) {
 		t.Errorf("the log does not say that the disk is full:\n%s", g.process.Output())
 	}
 
-	if err := os.Remove(fmt.Sprintf("/proc/%d/root%s/filler", g.process.ID(), dir)); err != nil {
+	if err := os.Remove(fmt.Sprintf("/proc/%d/root%s/filler", g.process.PID(), dir)); err != nil {
 		t.Fatal(err)
 	}
 	for i, a := range answers {

@@ -18,14 +18,11 @@ import (
 	"github.com/semelhq/semel/semelhttp"
 )
 
-// gateway is `semel gateway` as a process that can be killed and started again
-// on the same file and port.
+// gateway is `semel gateway` on a file.
 type gateway struct {
-	binary    string
-	arguments []string
-	address   string
-	store     string
-	process   *program.Process
+	*program.Gateway
+	binary string
+	store  string
 }
 
 func startGateway(t *testing.T, upstream, class string) *gateway {
@@ -34,28 +31,17 @@ func startGateway(t *testing.T, upstream, class string) *gateway {
 	if err != nil {
 		t.Fatal(err)
 	}
-	address, err := program.Address()
+	store := "sqlite:" + filepath.Join(t.TempDir(), "semel.db")
+	g, err := program.NewGateway(binary, "--upstream", "http://"+upstream, "--store", store,
+		"--class", class, "--lease", "1s", "--wait", "2s", "--require", "--log-format", "json", "--log-level", "error")
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &gateway{binary: binary, address: address, store: "sqlite:" + filepath.Join(t.TempDir(), "semel.db")}
-	g.arguments = []string{
-		"gateway", "--upstream", "http://" + upstream, "--listen", address, "--store", g.store,
-		"--class", class, "--lease", "1s", "--wait", "2s", "--require", "--log-format", "json", "--log-level", "error",
-	}
-	if err := g.start(); err != nil {
+	if err := g.Start(time.Minute); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { g.process.Kill() })
-	return g
-}
-
-func (g *gateway) start() error {
-	var err error
-	if g.process, err = program.Start(exec.Command(g.binary, g.arguments...)); err != nil {
-		return err
-	}
-	return g.process.Serving(g.address, time.Minute)
+	t.Cleanup(g.Kill)
+	return &gateway{g, binary, store}
 }
 
 // inDoubt gives what `semel list --state in-doubt` prints about the store.
@@ -134,7 +120,7 @@ func weather(t *testing.T, class string) (r *report, before, behind *lossy.Proxy
 	app := startApp(t)
 	behind = network(t, app.address, *seed+1, inside())
 	g := startGateway(t, behind.Addr(), class)
-	before = network(t, g.address, *seed, outside())
+	before = network(t, g.Address, *seed, outside())
 	s := newStorm(t, newOperations(source, 200, 50), before.Addr())
 
 	sends := plan(source, s.ops)
@@ -175,8 +161,8 @@ func (g *gateway) end(t *testing.T, ctx context.Context) []listed {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if code, err := g.process.Terminate(time.Minute); code != 0 || err != nil {
-		t.Errorf("the gateway was asked to end: exit code %d, %v; it wrote:\n%s", code, err, g.process.Output())
+	if code, err := g.Process.Terminate(time.Minute); code != 0 || err != nil {
+		t.Errorf("the gateway was asked to end: exit code %d, %v; it wrote:\n%s", code, err, g.Process.Output())
 	}
 	ended, err := g.inDoubt(ctx)
 	if err != nil {
@@ -221,8 +207,8 @@ func (g *gateway) killAt(s *storm, moments []int64, over <-chan struct{}) error 
 				waiting = false
 			}
 		}
-		g.process.Kill()
-		if err := g.start(); err != nil {
+		g.Kill()
+		if err := g.Start(time.Minute); err != nil {
 			return err
 		}
 	}

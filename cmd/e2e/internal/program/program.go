@@ -16,6 +16,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/semelhq/semel/internal/child"
 )
 
 // Build compiles the semel command into dir and gives the binary's path. The
@@ -29,17 +31,18 @@ func Build(dir string) (string, error) {
 	return binary, nil
 }
 
-// Process is one process that was started.
+// Process is one process that was started. It does not outlive this one, as far
+// as package child can see to that.
 type Process struct {
+	*child.Process
 	command *exec.Cmd
 	output  tail
-	ended   chan struct{} // closed once it was waited for
 }
 
 // Start starts the command. Standard output and standard error are kept, as far
 // as they are not redirected already.
 func Start(command *exec.Cmd) (*Process, error) {
-	p := &Process{command: command, ended: make(chan struct{})}
+	p := &Process{command: command}
 	if command.Stdout == nil {
 		command.Stdout = &p.output
 	}
@@ -47,30 +50,13 @@ func Start(command *exec.Cmd) (*Process, error) {
 		command.Stderr = &p.output
 	}
 	command.WaitDelay = 5 * time.Second
-	if err := command.Start(); err != nil {
-		return nil, err
-	}
-	go func() {
-		defer close(p.ended)
-		_ = command.Wait() // how it ended is told by its state
-	}()
-	return p, nil
+	var err error
+	p.Process, err = child.Start(command)
+	return p, err
 }
-
-// Ended is closed when the process has ended.
-func (p *Process) Ended() <-chan struct{} { return p.ended }
-
-// ID gives the process id.
-func (p *Process) ID() int { return p.command.Process.Pid }
 
 // Output gives the last 64 KiB of what the process wrote.
 func (p *Process) Output() string { return p.output.String() }
-
-// Kill ends the process as kill -9 does, and waits for it.
-func (p *Process) Kill() {
-	_ = p.command.Process.Kill() // it may have ended already
-	<-p.ended
-}
 
 // Terminate asks the process to end as an operator does, and gives its exit
 // code. One that has not ended after the time limit is killed.
@@ -87,11 +73,11 @@ func (p *Process) Wait(limit time.Duration) (int, error) {
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	select {
-	case <-p.ended:
+	case <-p.Ended():
 		return p.command.ProcessState.ExitCode(), nil
 	case <-timer.C:
 		p.Kill()
-		return 0, fmt.Errorf("process %d had not ended after %v and was killed; it wrote:\n%s", p.command.Process.Pid, limit, p.Output())
+		return 0, fmt.Errorf("process %d had not ended after %v and was killed; it wrote:\n%s", p.PID(), limit, p.Output())
 	}
 }
 
@@ -105,7 +91,7 @@ func (p *Process) Serving(address string, limit time.Duration) error {
 			return nil
 		}
 		select {
-		case <-p.ended:
+		case <-p.Ended():
 			return fmt.Errorf("it ended with code %d before it answered at %s; it wrote:\n%s", p.command.ProcessState.ExitCode(), address, p.Output())
 		default:
 		}
