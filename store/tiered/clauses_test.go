@@ -273,3 +273,26 @@ func TestC6_DurableStoreDown(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Nobody asks for anything but what is cached, and the flag goes all the same.
+func TestC6_TheFlagGoesWhenTheDurableStoreIsBack(t *testing.T) {
+	database := breakable(memory.New(memory.Options{}))
+	s := newStore(t, database, tiered.Options{Caches: []tiered.Cache{&near{}}})
+	want := finish(t, s, "k")
+	database.set(true)
+	if _, err := s.Get(t.Context(), semel.Digest{}); !errors.Is(err, errDown) {
+		t.Fatalf("got %v", err)
+	}
+	get := func() semel.Reading {
+		r, err := s.Get(t.Context(), want.Digest)
+		if err != nil || r.Record.Nonce != want.Nonce {
+			t.Fatalf("got %+v, %v", r, err)
+		}
+		return r
+	}
+	if !get().Unconfirmed || !s.Stats().Down {
+		t.Fatal("not flagged")
+	}
+	database.set(false)
+	settled(t, "the flag is gone", func() bool { return !get().Unconfirmed })
+}

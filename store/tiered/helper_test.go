@@ -83,7 +83,7 @@ type wicked struct {
 }
 
 func newWicked(t testing.TB, seed uint64) *wicked {
-	w := &wicked{rand: rand.New(rand.NewPCG(seed, 7)), m: map[semel.Digest][]semel.Record{}, hangs: 3, ended: make(chan struct{})}
+	w := &wicked{rand: rand.New(rand.NewPCG(seed, 7)), m: map[semel.Digest][]semel.Record{}, hangs: 1, ended: make(chan struct{})}
 	t.Cleanup(func() { close(w.ended) })
 	return w
 }

@@ -161,16 +161,20 @@ func (t *tier) note(err error) {
 	}
 }
 
-// close waits until all calls have come back, for as long as one may take.
+// lateness is how long beyond its time limit a call may come back, on a busy
+// machine, before it is said to hang.
+const lateness = time.Second
+
+// close waits until all calls have come back.
 func (t *tier) close() error {
 	t.fills.close()
-	timer := time.NewTimer(t.timeout)
+	timer := time.NewTimer(t.timeout + lateness)
 	defer timer.Stop()
 	for i := range cap(t.calls) {
 		select {
 		case t.calls <- struct{}{}:
 		case <-timer.C:
-			return fmt.Errorf("tiered: %d calls of the cache %T hang and were left behind; it must return when their context ends", cap(t.calls)-i, t.cache)
+			return fmt.Errorf("tiered: %d calls of the cache %T hang and were left behind; it must return when their context ends", len(t.calls)-i, t.cache)
 		}
 	}
 	return nil

@@ -2,6 +2,7 @@ package tiered_test
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -188,6 +189,48 @@ func TestFillsAreBoundedAndCloseWaitsForThem(t *testing.T) {
 			}
 			write(t, s, semel.Version{}, done(pending("after"), "receipt"))
 		})
+	}
+}
+
+func TestTheRoomOfFillsIsUsedAgain(t *testing.T) {
+	database, far := memory.New(memory.Options{}), &shared{}
+	s := newStore(t, database, tiered.Options{Caches: []tiered.Cache{far}, FillBytes: 100, CacheTimeout: time.Minute})
+	for i := range 50 {
+		finish(t, s, string(rune('A'+i))) // 12 bytes each
+		settled(t, "the record is in the cache", func() bool { return len(far.all()) == i+1 })
+	}
+}
+
+func TestABatchIsCachedToo(t *testing.T) {
+	database, nearest := breakable(memory.New(memory.Options{})), &near{}
+	s := newStore(t, database, tiered.Options{Caches: []tiered.Cache{nearest}})
+	claim := write(t, s, semel.Version{}, pending("k"))
+	finished := finish(t, s, "finished")
+	nearest.flush()
+	out := s.SwapMany(t.Context(), []semel.Swap{{Old: claim.Version, Next: done(claim, "receipt")}, {Next: pending("finished")}})
+	if out[0].Err != nil || !errors.Is(out[1].Err, semel.ErrConflict) || out[1].Reading.Record.Nonce != finished.Nonce {
+		t.Fatalf("got %+v", out)
+	}
+	before := database.count()
+	out = s.SwapMany(t.Context(), []semel.Swap{{Next: pending("k")}, {Next: pending("finished")}})
+	if !errors.Is(out[0].Err, semel.ErrConflict) || !errors.Is(out[1].Err, semel.ErrConflict) || database.count() != before {
+		t.Errorf("got %v and %v by %d calls of the durable store; want two conflicts by none", out[0].Err, out[1].Err, database.count()-before)
+	}
+}
+
+// No copy's age can be told before the durable store has told its time.
+func TestWithoutTheTimeTheDurableStoreIsAsked(t *testing.T) {
+	database, far := breakable(memory.New(memory.Options{})), &shared{}
+	want := finish(t, database, "k")
+	if err := far.Put(t.Context(), want, time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	s := newStore(t, database, tiered.Options{Caches: []tiered.Cache{far}})
+	for i, calls := range []int{1, 0, 0} {
+		before := database.count()
+		if r, err := s.Get(t.Context(), want.Digest); err != nil || r.Record.Nonce != want.Nonce || database.count()-before != calls {
+			t.Errorf("read %d: %v after %d calls of the durable store, want %d", i, err, database.count()-before, calls)
+		}
 	}
 }
 
