@@ -22,6 +22,7 @@ import (
 	"github.com/semelhq/semel/bench/herd"
 	"github.com/semelhq/semel/bench/internal/child"
 	"github.com/semelhq/semel/bench/internal/rounds"
+	"github.com/semelhq/semel/bench/postgres"
 	"github.com/semelhq/semel/bench/proxy"
 	"github.com/semelhq/semel/bench/sqlite"
 )
@@ -37,9 +38,11 @@ func benches() []bench {
 	return []bench{
 		{"p8", handler.Run},
 		{"p9", sqlite.Run},
+		{"p3", postgres.Run},
 		{"p10", proxy.Memory},
 		{"p11", proxy.Durable},
 		{"p12", herd.Run},
+		{"p12", herd.Shared},
 	}
 }
 

@@ -8,7 +8,6 @@ import (
 
 	"github.com/semelhq/semel"
 	"github.com/semelhq/semel/semelhttp"
-	"github.com/semelhq/semel/store/memory"
 )
 
 // handler serves p by net/http, without a router.
@@ -46,8 +45,12 @@ func serveBare(address string) error {
 	return http.ListenAndServe(address, new(payments).handler())
 }
 
-func serveSemel(address string) error {
-	guard, err := semel.NewGuard(memory.New(memory.Options{}), semel.Options{})
+func serveSemel(address, url string) error {
+	store, err := openStore(url)
+	if err != nil {
+		return err
+	}
+	guard, err := semel.NewGuard(store, semel.Options{})
 	if err != nil {
 		return err
 	}

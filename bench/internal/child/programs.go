@@ -83,6 +83,15 @@ func (p *Programs) Server(ctx context.Context, kind string) (*Process, error) {
 	return p.start(ctx, "server", address, nil, "-kind", kind, "-listen", address)
 }
 
+// ServerOver starts the program's kind semel over the store at a URL.
+func (p *Programs) ServerOver(ctx context.Context, store string) (*Process, error) {
+	address, err := FreeAddress()
+	if err != nil {
+		return nil, err
+	}
+	return p.start(ctx, "server", address, nil, "-kind", "semel", "-listen", address, "-store", store)
+}
+
 // Gateway starts `semel gateway` as it is built from this checkout, in front of
 // the upstream, with its defaults but for the store.
 func (p *Programs) Gateway(ctx context.Context, upstream, store string) (*Process, error) {
