@@ -199,6 +199,10 @@ func TestReadingOfAnother(t *testing.T) {
 			t.Errorf("%s: taken %t, want %t", name, in.whole(), c.ok)
 		}
 	}
+	swap := cursor{b: bytes.Replace(appendSwap(nil, semel.Version{}, &r.Record), r.Record.Result, []byte("RECEIPT"), 1)}
+	if swap.swap(); swap.whole() {
+		t.Error("a swap with another result was taken")
+	}
 }
 
 // TestOnlyLocal: whatever a name resolves to, plain HTTP stays on the machine.
