@@ -18,6 +18,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/semelhq/semel/bench/growth"
 	"github.com/semelhq/semel/bench/handler"
 	"github.com/semelhq/semel/bench/herd"
 	"github.com/semelhq/semel/bench/internal/child"
@@ -34,7 +35,7 @@ type bench struct {
 }
 
 // benches are all, in the order in which they run.
-func benches() []bench {
+func benches(largest uint64) []bench {
 	return []bench{
 		{"p8", handler.Run},
 		{"p9", sqlite.Run},
@@ -43,6 +44,9 @@ func benches() []bench {
 		{"p11", proxy.Durable},
 		{"p12", herd.Run},
 		{"p12", herd.Shared},
+		{"p16", func(ctx context.Context, w io.Writer, programs *child.Programs, o rounds.Options) ([]rounds.Result, error) {
+			return growth.Run(ctx, w, programs, o, largest)
+		}},
 	}
 }
 
@@ -50,6 +54,7 @@ func main() {
 	only := flag.String("only", "", "comma-separated `names` of the benches to run, such as p8,p10; empty runs all")
 	count := flag.Int("rounds", 5, "how often each comparison is made")
 	seconds := flag.Float64("seconds", 1, "how long each side is measured in each round; P9 and P12 have lengths of their own")
+	largest := flag.Uint64("largest", 1_000_000, "how many records the largest store of P16 holds")
 	asJSON := flag.Bool("json", false, "print one JSON object; the rounds go to standard error")
 	flag.Parse()
 	// What is started has to be ended, also if this is interrupted.
@@ -60,7 +65,7 @@ func main() {
 		w = os.Stderr
 	}
 	names := strings.FieldsFunc(strings.ToLower(*only), func(r rune) bool { return r == ',' })
-	results, err := run(ctx, w, names, rounds.Options{Rounds: *count, For: time.Duration(*seconds * float64(time.Second))})
+	results, err := run(ctx, w, benches(*largest), names, rounds.Options{Rounds: *count, For: time.Duration(*seconds * float64(time.Second))})
 	if *asJSON {
 		if results == nil {
 			results = []rounds.Result{}
@@ -76,15 +81,15 @@ func main() {
 	}
 }
 
-// run runs the benches that are named, or all; one that fails does not stop the
-// others.
-func run(ctx context.Context, w io.Writer, names []string, o rounds.Options) (results []rounds.Result, err error) {
+// run runs those of the benches that are named, or all; one that fails does not
+// stop the others.
+func run(ctx context.Context, w io.Writer, benches []bench, names []string, o rounds.Options) (results []rounds.Result, err error) {
 	programs, err := child.NewPrograms()
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, programs.Close()) }()
-	for _, b := range benches() {
+	for _, b := range benches {
 		if len(names) > 0 && !slices.Contains(names, b.name) {
 			continue
 		}

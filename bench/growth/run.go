@@ -1,0 +1,142 @@
+// Package growth measures P16: what claim and complete, and a duplicate, cost in
+// a store that holds ten thousand, a hundred thousand, a million records, and
+// how many bytes a record takes. The stores stand side by side and take turns.
+// Only the bench command imports it.
+package growth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/semelhq/semel"
+	"github.com/semelhq/semel/adapter/postgres"
+	"github.com/semelhq/semel/adapter/sqlite"
+	"github.com/semelhq/semel/bench/internal/child"
+	"github.com/semelhq/semel/bench/internal/pairs"
+	"github.com/semelhq/semel/bench/internal/rounds"
+	"github.com/semelhq/semel/internal/server"
+)
+
+const (
+	smallest = 10_000
+	callers  = 16
+	// flat is the least share of the smallest store's rate: 1.3 times its latency.
+	flat    = 0.77
+	atLeast = 2 * time.Second
+)
+
+// grown is a store that holds a number of records.
+type grown struct {
+	store semel.Store
+	held  uint64
+	bytes func() (int64, error)
+	close func() error
+}
+
+// Run measures stores of up to largest records.
+func Run(ctx context.Context, w io.Writer, programs *child.Programs, o rounds.Options, largest uint64) ([]rounds.Result, error) {
+	o.For = max(o.For, atLeast)
+	dir := filepath.Join(programs.Dir(), "growth")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	results, err := measure(ctx, w, o, "SQLite", largest, func(held uint64) (*grown, error) { return openSQLite(dir, held) })
+	if err != nil {
+		return results, err
+	}
+	db, err := server.StartPostgres(filepath.Join(programs.Dir(), "growing"), server.PostgresOptions{})
+	if err != nil {
+		return results, err
+	}
+	more, err := measure(ctx, w, o, "PostgreSQL", largest, func(held uint64) (*grown, error) { return openPostgres(ctx, db.URL("postgres"), held) })
+	return append(results, more...), errors.Join(err, db.Stop())
+}
+
+// measure compares the sizes of one store.
+func measure(ctx context.Context, w io.Writer, o rounds.Options, name string, largest uint64, open func(held uint64) (*grown, error)) (results []rounds.Result, err error) {
+	fmt.Fprintf(w, "\nP16 %s as it grows, %d callers, the same store at each size\n", name, callers)
+	var counter pairs.Counter
+	counter.Skip(10 * largest)
+	var pairSides, duplicateSides []rounds.Side
+	for held := uint64(smallest); held <= largest; held *= 10 {
+		start := time.Now()
+		g, err := open(held)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, g.close()) }()
+		batcher, _ := semel.As[semel.Batcher](g.store)
+		if err := pairs.Fill(batcher, 0, held); err != nil {
+			return nil, err
+		}
+		size, err := g.bytes()
+		if err != nil {
+			return nil, err
+		}
+		fmt.Fprintf(w, "    %d records written in %v: %.0f bytes each, with their journal and indexes\n", held, time.Since(start).Round(time.Second), float64(size)/float64(held))
+		title := fmt.Sprintf("%d held", held)
+		pairSides = append(pairSides, counter.Side(title, callers, pairs.Of(g.store)))
+		duplicateSides = append(duplicateSides, counter.Side(title, callers, pairs.Duplicate(g.store, held)))
+	}
+	for _, c := range []struct {
+		what  string
+		sides []rounds.Side
+	}{{"claim + complete", pairSides}, {"duplicate", duplicateSides}} {
+		fmt.Fprintf(w, "    %s\n", c.what)
+		log := rounds.NewLog(w, c.sides, make([]int, len(c.sides))...)
+		if err := rounds.Alternate(ctx, o, c.sides, log.Tell); err != nil {
+			return results, err
+		}
+		log.Close()
+		for i := range c.sides[1:] {
+			results = append(results, log.Result(i+1, rounds.Result{
+				ID: "P16", What: fmt.Sprintf("%s %s, %s", name, c.what, c.sides[i+1].Name), Against: c.sides[0].Name, Goal: flat,
+			}))
+		}
+	}
+	return results, nil
+}
+
+func openSQLite(dir string, held uint64) (*grown, error) {
+	path := filepath.Join(dir, fmt.Sprintf("%d.db", held))
+	store, err := sqlite.Open(path, sqlite.Options{})
+	if err != nil {
+		return nil, err
+	}
+	return &grown{store, held, func() (int64, error) {
+		info, err := os.Stat(path)
+		if err != nil {
+			return 0, err
+		}
+		log, err := os.Stat(path + "-wal")
+		if err != nil {
+			return 0, err
+		}
+		return info.Size() + log.Size(), nil
+	}, store.Close}, nil
+}
+
+func openPostgres(ctx context.Context, url string, held uint64) (*grown, error) {
+	schema := fmt.Sprintf("held_%d", held)
+	store, err := postgres.Open(ctx, url, postgres.Options{Schema: schema})
+	if err != nil {
+		return nil, err
+	}
+	return &grown{store, held, func() (size int64, err error) {
+		conn, err := pgx.Connect(ctx, url)
+		if err != nil {
+			return 0, err
+		}
+		defer conn.Close(ctx)
+		err = conn.QueryRow(ctx, `SELECT sum(pg_total_relation_size(c.oid))::bigint FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+			WHERE n.nspname = $1 AND c.relkind IN ('r', 'm')`, schema).Scan(&size)
+		return size, err
+	}, store.Close}, nil
+}
