@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -87,12 +88,23 @@ func (g *Gateway) drain(ctx context.Context, server *http.Server) error {
 
 func (g *Gateway) closeGuards(ctx context.Context) error {
 	wrong := []error{g.config.Guard.Close(ctx)}
-	for _, r := range g.config.Routes {
-		if r.Guard != g.config.Guard {
-			wrong = append(wrong, r.Guard.Close(ctx)) // a second time changes nothing
+	for _, guard := range g.guards() {
+		if guard != g.config.Guard {
+			wrong = append(wrong, guard.Close(ctx))
 		}
 	}
 	return errors.Join(wrong...)
+}
+
+// guards gives the guards of all routes, each once.
+func (g *Gateway) guards() []*semel.Guard {
+	var out []*semel.Guard
+	for _, r := range g.config.Routes {
+		if !slices.Contains(out, r.Guard) {
+			out = append(out, r.Guard)
+		}
+	}
+	return out
 }
 
 // sweep lets the store forget what has expired, a little at a time.
@@ -143,13 +155,17 @@ func (g *Gateway) Admin() http.Handler {
 	return mux
 }
 
-// ask reads from the store, and does not wait longer than ctx even if the store
-// does.
+// ask reads from the routes' stores, and does not wait longer than ctx even if a
+// store does. A route that goes on without its store has one that answers.
 func (g *Gateway) ask(ctx context.Context) error {
 	answered := make(chan error, 1)
 	go func() {
-		_, err := g.config.Guard.Store().Get(ctx, semel.Digest{})
-		answered <- err
+		var wrong []error
+		for _, guard := range g.guards() {
+			_, err := guard.Store().Get(ctx, semel.Digest{})
+			wrong = append(wrong, err)
+		}
+		answered <- errors.Join(wrong...)
 	}()
 	select {
 	case err := <-answered:

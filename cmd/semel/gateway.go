@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -21,6 +22,7 @@ import (
 	"github.com/semelhq/semel/cmd/internal/config"
 	"github.com/semelhq/semel/cmd/internal/stores"
 	"github.com/semelhq/semel/gateway"
+	"github.com/semelhq/semel/store/available"
 )
 
 const gatewayFooter = `
@@ -133,8 +135,11 @@ func gatewayRun(c *cobra.Command, s config.Settings, validate bool) error {
 	}
 	defer store.Close()
 	composed.Logger = log
-	composed.Guard, err = semel.NewGuard(store, semel.Options{Secret: secret, Observe: gateway.Observe(log)})
-	if err != nil {
+	options := semel.Options{Secret: secret, Observe: gateway.Observe(log)}
+	if composed.Guard, err = semel.NewGuard(store, options); err != nil {
+		return err
+	}
+	if err := failOpen(&s, store, &composed, options, log); err != nil {
 		return err
 	}
 	g, err := gateway.New(composed)
@@ -153,6 +158,30 @@ func gatewayRun(c *cobra.Command, s config.Settings, validate bool) error {
 	}
 	log.Info("stopped; everything that was accepted is finished")
 	return store.Close()
+}
+
+// failOpen gives the routes that go on without the store a guard that does.
+func failOpen(s *config.Settings, store *stores.Opened, composed *gateway.Config, options semel.Options, log *slog.Logger) error {
+	var open *semel.Guard
+	for i, r := range append(slices.Clone(s.Routes), s.Default) {
+		if !r.FailOpen {
+			continue
+		}
+		if open == nil {
+			free, err := store.FailOpen(func(c available.Conflict) {
+				log.Error("this operation ran twice: here, while the store could not be reached, and elsewhere; the other answer stands",
+					"key_digest", c.Main.Digest.String(), "here", c.Local.Owner, "elsewhere", c.Main.Owner)
+			})
+			if err != nil {
+				return err
+			}
+			if open, err = semel.NewGuard(free, options); err != nil {
+				return err
+			}
+		}
+		composed.Routes[i].Guard = open
+	}
+	return nil
 }
 
 // announce says what was started: to people as a few lines, to a program as one
@@ -196,6 +225,9 @@ func describe(s *config.Settings, store *stores.Opened, address, admin string) s
 		line("keys", "derived from the content where a client sends none")
 	default:
 		line("keys", "optional: POST and PATCH without one pass unguarded")
+	}
+	if s.Default.FailOpen {
+		line("", "fail open: while the store is away requests go on, flagged; two gateways may both run one")
 	}
 	if len(s.Routes) > 0 {
 		line("routes", "%d from %s, tried in order before the above", len(s.Routes), s.Source)

@@ -6,10 +6,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"strings"
+	"time"
 
 	"github.com/semelhq/semel"
-	"github.com/semelhq/semel/cmd/internal/config"
+	"github.com/semelhq/semel/store/available"
+	"github.com/semelhq/semel/store/memory"
 	"github.com/semelhq/semel/store/tiered"
 )
 
@@ -39,6 +40,8 @@ type Opened struct {
 	Caches []string
 	// Journal tells whether it has one.
 	Journal bool
+	durable semel.Store // without caches
+	tiers   []tiered.Cache
 	closers []io.Closer
 }
 
@@ -69,10 +72,6 @@ func Open(ctx context.Context, url string, o Options) (*Opened, error) {
 		return nil, err
 	}
 	opened := newOpened(url, store)
-	if len(near) == 0 {
-		return opened, nil
-	}
-	var tiers []tiered.Cache
 	for _, c := range near {
 		tier, err := c.open(ctx)
 		if err != nil {
@@ -81,17 +80,50 @@ func Open(ctx context.Context, url string, o Options) (*Opened, error) {
 		if closer, ok := tier.(io.Closer); ok {
 			opened.closers = append(opened.closers, closer)
 		}
-		tiers = append(tiers, tier)
+		opened.tiers = append(opened.tiers, tier)
 		opened.Caches = append(opened.Caches, Redacted(c.url))
 	}
-	t, err := tiered.New(store, tiered.Options{Caches: tiers})
-	if err != nil {
+	if opened.Store, err = opened.cached(store); err != nil {
 		return nil, errors.Join(err, opened.Close())
 	}
-	opened.Store = t
-	opened.closers = append(opened.closers, t)
 	return opened, nil
 }
+
+// cached puts the caches in front of a store.
+func (o *Opened) cached(store semel.Store) (semel.Store, error) {
+	if len(o.tiers) == 0 {
+		return store, nil
+	}
+	t, err := tiered.New(store, tiered.Options{Caches: o.tiers})
+	if err != nil {
+		return nil, err
+	}
+	o.closers = append(o.closers, t)
+	return t, nil
+}
+
+// reconcileWithin bounds how long Close waits for what was done without the
+// store to be brought into it.
+const reconcileWithin = 5 * time.Second
+
+// FailOpen gives the store for routes that go on without it, behind the same
+// caches: see package available. Close closes it, too.
+func (o *Opened) FailOpen(conflict func(available.Conflict)) (semel.Store, error) {
+	free, err := available.New(o.durable, available.Options{Local: memory.New(memory.Options{}), Conflict: conflict})
+	if err != nil {
+		return nil, err
+	}
+	o.closers = append(o.closers, closeFunc(func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), reconcileWithin)
+		defer cancel()
+		return free.Close(ctx)
+	}))
+	return o.cached(free)
+}
+
+type closeFunc func() error
+
+func (f closeFunc) Close() error { return f() }
 
 // Read opens a store to look at, without caches. It never makes one, and
 // gateways may use it meanwhile.
@@ -136,7 +168,7 @@ func Migrations(url string) (fs.FS, error) {
 }
 
 func newOpened(url string, store semel.Store) *Opened {
-	o := &Opened{Store: store, URL: Redacted(url)}
+	o := &Opened{Store: store, URL: Redacted(url), durable: store}
 	if d, ok := semel.As[semel.Describer](store); ok {
 		o.Description = d.Describe()
 	}
@@ -155,57 +187,4 @@ func (o *Opened) Close() error {
 	}
 	o.closers = nil
 	return errors.Join(wrong...)
-}
-
-// cache is a cache's URL, taken apart.
-type cache struct {
-	url  string
-	open func(ctx context.Context) (tiered.Cache, error)
-}
-
-// defaultCache is in front of stores that are over a network.
-const defaultCache = "memory:64MiB"
-
-// caches takes the caches' URLs apart.
-func caches(k kind, o Options) ([]cache, error) {
-	text := o.Cache
-	switch {
-	case text == "none", text == "" && !k.far:
-		return nil, nil
-	case text == "":
-		text = defaultCache
-	}
-	var out []cache
-	for _, url := range split(text) {
-		scheme, rest, _ := strings.Cut(url, ":")
-		switch alias(scheme) {
-		case "memory":
-			size, err := config.ParseBytes(rest)
-			if err != nil {
-				return nil, fmt.Errorf("the cache %q needs a size, as in memory:64MiB: %w", url, err)
-			}
-			out = append(out, cache{url, func(context.Context) (tiered.Cache, error) {
-				return openMemoryCache(size)
-			}})
-		case "redis":
-			out = append(out, cache{url, func(ctx context.Context) (tiered.Cache, error) { return openRedisCache(ctx, url) }})
-		default:
-			return nil, fmt.Errorf("the cache %q is unknown; there are memory:SIZE (of this process), redis://HOST, and none", Redacted(url))
-		}
-	}
-	return out, nil
-}
-
-// split splits a list of URLs, in which a comma may also stand between hosts.
-func split(text string) []string {
-	var out []string
-	for part := range strings.SplitSeq(text, ",") {
-		part = strings.TrimSpace(part)
-		if strings.HasPrefix(part, "memory:") || strings.Contains(part, "://") || len(out) == 0 {
-			out = append(out, part)
-		} else {
-			out[len(out)-1] += "," + part
-		}
-	}
-	return out
 }
