@@ -10,6 +10,8 @@ import (
 	"slices"
 
 	"github.com/semelhq/semel"
+	"github.com/semelhq/semel/adapter/etcd"
+	"github.com/semelhq/semel/adapter/postgres"
 	"github.com/semelhq/semel/adapter/redis"
 	"github.com/semelhq/semel/store/remote"
 )
@@ -20,6 +22,23 @@ func farKinds() map[string]kind {
 		"semel": {
 			form: "semel://HOST", gives: "another process' store, as `semel share` gives it", far: true,
 			open: openRemote,
+		},
+		"postgres": {
+			form: "postgres://USER@HOST/DATABASE", gives: "durable, shared by many gateways", far: true,
+			open: func(ctx context.Context, url string, _ Options) (semel.Store, error) {
+				return postgres.Open(ctx, url, postgres.Options{})
+			},
+			migrate:    func(ctx context.Context, url string) error { return postgres.Migrate(ctx, url, postgres.Options{}) },
+			migrations: postgres.Migrations,
+		},
+		"etcd": {
+			form: "etcd://HOST,HOST,HOST", gives: "consensus: survives the loss of a member", far: true,
+			open: func(ctx context.Context, url string, _ Options) (semel.Store, error) {
+				return etcd.Open(ctx, url, etcd.Options{})
+			},
+			read: func(ctx context.Context, url string, _ Options) (semel.Store, error) {
+				return etcd.Open(ctx, url, etcd.Options{ReadOnly: true})
+			},
 		},
 		"redis": {
 			form: "redis://HOST", gives: "fast; what Redis was told to keep", far: true,
