@@ -1,0 +1,85 @@
+package mysql_test
+
+import (
+	"os"
+	"testing"
+
+	"github.com/semelhq/semel"
+	"github.com/semelhq/semel/adapter/mysql"
+	"github.com/semelhq/semel/internal/server"
+	"github.com/semelhq/semel/store/batch"
+	"github.com/semelhq/semel/store/storetest"
+)
+
+const has = storetest.Batches | storetest.Sweeps | storetest.Lists | storetest.Journals | storetest.Durable | storetest.Shared
+
+var servers server.Set
+
+func TestMain(m *testing.M) { os.Exit(servers.Run(m)) }
+
+// database makes an empty database and gives its URL.
+func database(t testing.TB, name string) string {
+	t.Helper()
+	m := servers.MariaDB(t)
+	if err := m.CreateDatabase(name); err != nil {
+		t.Fatal(err)
+	}
+	return m.URL(name)
+}
+
+// place gives the URL of the database of a place, which the first store makes.
+func place(t testing.TB, at storetest.Place) string {
+	t.Helper()
+	if mark := at.Dir + "/made"; os.Mkdir(mark, 0o700) == nil {
+		return database(t, at.Name)
+	}
+	return servers.MariaDB(t).URL(at.Name)
+}
+
+// TestStore is also the test of package batch in front of the database: Open puts
+// it there. The store's clock is set by the cases.
+func TestStore(t *testing.T) {
+	storetest.Run(t, storetest.Maker{
+		Has: has,
+		Open: func(t testing.TB, at storetest.Place) semel.Store {
+			s, err := mysql.OpenAt(t.Context(), place(t, at), mysql.Options{}, at.Now)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return s
+		},
+	})
+}
+
+// TestStoreAlone is the store with the server's own clock, and without group commit.
+func TestStoreAlone(t *testing.T) {
+	storetest.Run(t, storetest.Maker{
+		Has: has, RealTime: true,
+		Open: func(t testing.TB, at storetest.Place) semel.Store {
+			return connect(t, place(t, at), mysql.Options{Alone: true})
+		},
+	})
+}
+
+// TestBatchAround is package batch around the store once more.
+func TestBatchAround(t *testing.T) {
+	storetest.Run(t, storetest.Maker{
+		Has: has, RealTime: true,
+		Open: func(t testing.TB, at storetest.Place) semel.Store {
+			return batch.New(connect(t, place(t, at), mysql.Options{Alone: true}), batch.Options{MaxBatch: 7, Workers: 3})
+		},
+		Close: func(t testing.TB, s semel.Store) {
+			s.(*batch.Store).Close()
+			s.(*batch.Store).Unwrap().(*mysql.Store).Close()
+		},
+	})
+}
+
+func connect(t testing.TB, url string, o mysql.Options) *mysql.Store {
+	t.Helper()
+	s, err := mysql.Open(t.Context(), url, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}

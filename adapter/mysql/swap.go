@@ -1,0 +1,213 @@
+package mysql
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/semelhq/semel"
+)
+
+// A swap is one packet of statements: one round trip, one commit. The server
+// runs them one after the other and stops at the first that fails, so what must
+// not be committed fails: by the primary key, or by sqlStop. Then the client
+// rolls back, and reads what is there.
+//
+//	SELECT what is held under the keys to insert          a duplicate's answer
+//	SELECT the time, or stop if anything was found        before a lock is taken
+//	START TRANSACTION
+//	INSERT the records                                    error 1062 if another was faster
+//	UPDATE a record over its version, and so on           each only if the one before it found its row
+//	SELECT stop unless the last one found its row, and the epoch and the floor are as thought
+//	INSERT the lines of the journal
+//	COMMIT
+//
+// That epoch and floor are read after the rows are locked is what makes a version
+// greater than all that the key ever had: whoever deleted a record of it has
+// committed the floor with that.
+
+// sqlStop fails when it is evaluated: a number cannot be two rows.
+const sqlStop = "(SELECT 1 UNION ALL SELECT 2)"
+
+// maxJobs is the largest number of swaps in one packet.
+const maxJobs = 512
+
+// attempts is how often in a row a packet may be stopped by others before the
+// call gives up (INVARIANTS T4, T5).
+const attempts = 5
+
+// errOldEpoch: a caller goes over a version of a later epoch than is known here.
+var errOldEpoch = errors.New("mysql: the version is of a later epoch")
+
+// stopCode is the server's number for what stopped a packet, 0 if nobody knows
+// what became of it.
+func stopCode(err error) uint16 {
+	if errors.Is(err, errOldEpoch) {
+		return codeManyRows // as the server would have said
+	}
+	return code(err)
+}
+
+// CompareAndSwap is SwapMany of one.
+func (e *engine) CompareAndSwap(ctx context.Context, old semel.Version, next semel.Record) (semel.Reading, error) {
+	out := e.SwapMany(ctx, []semel.Swap{{Old: old, Next: next}})
+	return out[0].Reading, out[0].Err
+}
+
+// SwapMany does all swaps, in as few transactions as there may be: one, unless a
+// key is among them twice, or others write the same keys. Once a packet is on its
+// way, it does not follow ctx but for its deadline (INVARIANTS T6).
+func (e *engine) SwapMany(ctx context.Context, swaps []semel.Swap) []semel.Swapped {
+	out := make([]semel.Swapped, len(swaps))
+	r := newRound(swaps, out, e.packet)
+	if len(r.open) == 0 {
+		return out
+	}
+	err := e.with(ctx, func(s *session) error {
+		ctx, cancel := e.apart(ctx)
+		defer cancel()
+		err := e.play(ctx, s, r)
+		if err != nil {
+			s.discard() // a transaction may be open in it
+		}
+		return err
+	})
+	for _, i := range r.open {
+		out[i] = semel.Swapped{Err: e.address.explain("swap", err)}
+	}
+	return out
+}
+
+// play sends packets until all swaps of the round are answered. After an error
+// nobody knows about those that are left.
+func (e *engine) play(ctx context.Context, s *session, r *round) error {
+	ep := e.epoch.Load()
+	most, stopped := maxJobs, 0
+	for len(r.open) > 0 {
+		jobs, open := r.pick(most, e.packet), len(r.open)
+		why := e.write(ctx, s, r, jobs, ep)
+		if why != nil {
+			n := stopCode(why)
+			if n == 0 {
+				return why
+			}
+			if err := e.lookUp(ctx, s, r, jobs); err != nil {
+				return err
+			}
+			switch {
+			case n == codeDuplicate, n == codeDeadlock, n == codeManyRows:
+			case (n == codeLockWait || rejected(why)) && len(jobs) > 1:
+				most, open = 1, len(r.open)+1 // so that only the one that it is about suffers
+			case n == codeLockWait, rejected(why):
+				r.fail(jobs[0], e.failed(why))
+			default:
+				return why
+			}
+			var err error
+			if ep, err = e.renewed(ctx, s, ep, r.left(jobs), n); err != nil {
+				return err
+			}
+		}
+		if stopped++; len(r.open) < open {
+			stopped = 0
+		} else if stopped == attempts {
+			return fmt.Errorf("mysql: others were faster %d times; nothing was written: %w", attempts, why)
+		}
+	}
+	return nil
+}
+
+// failed is the answer to a job that was tried alone and not written.
+func (e *engine) failed(err error) error {
+	if rejected(err) {
+		return fmt.Errorf("%w: %w", semel.ErrRejected, err)
+	}
+	return e.address.explain("swap", err)
+}
+
+// renewed gives the epoch to go on with, after a packet was stopped.
+func (e *engine) renewed(ctx context.Context, s *session, ep *epoch, jobs []*job, n uint16) (*epoch, error) {
+	least := uint64(0)
+	for _, j := range jobs {
+		least = max(least, j.old.Epoch)
+	}
+	if n != codeManyRows && least <= ep.number {
+		return ep, nil
+	}
+	return e.renew(ctx, s, ep, least)
+}
+
+// write sends one packet, and answers its jobs if they were committed, or if the
+// keys to insert were held: then no transaction was begun. Any other error with
+// a code means that the server has stopped, perhaps in a transaction.
+func (e *engine) write(ctx context.Context, s *session, r *round, jobs []*job, ep *epoch) error {
+	for _, j := range jobs {
+		if j.old.Epoch > ep.number {
+			return errOldEpoch
+		}
+		j.prepare(ep)
+	}
+	inserts := 0
+	for _, j := range jobs {
+		if j.old.IsZero() {
+			inserts++
+		}
+	}
+	held := seen{rows: map[semel.Digest]row{}}
+	var at time.Time
+	err := s.each(ctx, string(e.statements(jobs, inserts, ep, s.run).b), func(set int, values []driver.Value) {
+		if set == 0 && inserts > 0 {
+			held.note(values)
+		} else {
+			at = instant(values[0])
+		}
+	})
+	switch {
+	case err == nil && at.IsZero():
+		return errors.New("mysql: the server did not tell when it wrote: nobody knows the outcome")
+	case err == nil:
+		r.written(jobs, at)
+	case code(err) == codeManyRows && len(held.rows) > 0:
+		r.settle(insertsOf(jobs), &held, e)
+		return nil
+	}
+	return err
+}
+
+func insertsOf(jobs []*job) []*job {
+	var out []*job
+	for _, j := range jobs {
+		if j.old.IsZero() {
+			out = append(out, j)
+		}
+	}
+	return out
+}
+
+// note takes a row that begins with the time.
+func (s *seen) note(values []driver.Value) {
+	s.now = instant(values[0])
+	r := readRow(values[1:])
+	s.rows[r.digest] = r
+}
+
+// lookUp ends the transaction, if there is one, and reads what is held under the
+// keys of the jobs: committed, since nothing of ours is open any more.
+func (e *engine) lookUp(ctx context.Context, s *session, r *round, jobs []*job) error {
+	held := seen{rows: map[semel.Digest]row{}}
+	var t script
+	t.add("ROLLBACK;SELECT ").add(e.now()).add(";SELECT ").add(e.now()).add("," + columns + " FROM semel_record WHERE digest IN (").digests(jobs).add(")")
+	err := s.each(ctx, string(t.b), func(set int, values []driver.Value) {
+		if set == 0 {
+			held.now = instant(values[0])
+		} else {
+			held.note(values)
+		}
+	})
+	if err == nil {
+		r.settle(jobs, &held, e)
+	}
+	return err
+}
