@@ -87,8 +87,11 @@ type clock struct {
 	last    time.Time // the last time told, so that we do not go back by a few milliseconds
 }
 
-func newClock(client *http.Client, urls []string) *clock {
-	c := &clock{http: client, local: time.Now}
+func newClock(client *http.Client, urls []string, local func() time.Time) *clock {
+	if local == nil {
+		local = time.Now
+	}
+	c := &clock{http: client, local: local}
 	for _, u := range urls {
 		c.servers = append(c.servers, server{url: u})
 	}

@@ -6,13 +6,6 @@ import (
 	"google.golang.org/grpc"
 )
 
-// SharingClock gives o with the clock of a store that is open, so that a test
-// with hundreds of stores does not wait for hundreds of seconds to change.
-func SharingClock(o Options, s *Store) Options {
-	o.clock = s.cluster.clock
-	return o
-}
-
 // WithLocalClock gives o with another clock of the process.
 func WithLocalClock(o Options, now func() time.Time) Options {
 	o.local = now

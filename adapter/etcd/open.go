@@ -34,7 +34,11 @@ type Options struct {
 	// Batch sets how swaps are collected into transactions. Default: 2 workers, 10 s.
 	Batch batch.Options
 
-	clock *clock           // nil: one of the store's own
+	// ClockOf is a store of the same cluster that is open and stays so for longer
+	// than this one: its clock is used, and opening does not wait for a second to
+	// change. Default: a clock of the store's own.
+	ClockOf *Store
+
 	local func() time.Time // nil: time.Now
 	dial  []grpc.DialOption
 }
@@ -94,11 +98,10 @@ func (s *Store) open(ctx context.Context, a *address) error {
 	if err := s.probe(ctx, questions, times); err != nil {
 		return err
 	}
-	if c.clock = o.clock; c.clock == nil {
-		c.clock = newClock(questions, times)
-		if o.local != nil {
-			c.clock.local = o.local
-		}
+	if o.ClockOf != nil {
+		c.clock = o.ClockOf.cluster.clock
+	} else {
+		c.clock = newClock(questions, times, o.local)
 	}
 	at, err := c.clock.read(ctx)
 	if err != nil {
@@ -188,7 +191,7 @@ func (c *cluster) close() error {
 func (s *Store) tend(ctx context.Context) {
 	for sleep(ctx, floorPace) == nil {
 		one, cancel := context.WithTimeout(ctx, floorPace)
-		if s.options.clock == nil {
+		if s.options.ClockOf == nil {
 			s.cluster.clock.tend(one)
 		}
 		if s.batch != nil {

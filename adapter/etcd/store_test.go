@@ -40,7 +40,7 @@ func TestStore(t *testing.T) {
 	storetest.Run(t, storetest.Maker{
 		Has: has, RealTime: true,
 		Open: func(t testing.TB, p storetest.Place) semel.Store {
-			s, err := etcd.Open(t.Context(), at(e, p.Name), etcd.SharingClock(etcd.Options{}, first))
+			s, err := etcd.Open(t.Context(), at(e, p.Name), etcd.Options{ClockOf: first})
 			if err != nil {
 				t.Fatal(err)
 			}
