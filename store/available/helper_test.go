@@ -170,3 +170,6 @@ func (p *process) reconciled(t testing.TB) {
 	t.Helper()
 	settled(t, "nothing is held locally", func() bool { return p.Stats().Local == 0 })
 }
+
+// callOf is shorter to write.
+type callOf = storetest.Call

@@ -96,7 +96,9 @@ func (s *Store) insertLocal(ctx context.Context, next semel.Record, why error) (
 	if err == nil {
 		s.grants.Add(1)
 	}
-	s.wake()
+	if next.State != semel.Pending {
+		s.wake()
+	}
 	return view(r).reading, err
 }
 

@@ -30,6 +30,7 @@ func (s *Store) run() {
 		<-s.stop
 		cancel()
 	})
+	var tried time.Time // when the main store was last tried while it was down
 	for {
 		select {
 		case <-s.stop:
@@ -37,7 +38,11 @@ func (s *Store) run() {
 		case <-s.news:
 		case <-tick.C:
 		}
-		if s.index.size.Load() > 0 || s.down.Load() {
+		switch {
+		case s.down.Load() && time.Since(tried) >= s.options.Retry:
+			tried = time.Now()
+			s.pass(ctx)
+		case !s.down.Load() && s.index.size.Load() > 0:
 			s.pass(ctx)
 		}
 	}

@@ -45,9 +45,9 @@ func walk(t *testing.T, seed uint64) uint64 {
 		rand: rand.New(rand.NewPCG(seed, 1)), at: at,
 		plain: memory.New(memory.Options{Now: at.now}), cached: memory.New(memory.Options{Now: at.now}),
 	}
-	far := newWicked(t, seed+1000)
+	far := newWicked(seed + 1000)
 	far.hangs = 0
-	w.tiered = newStore(t, w.cached, hard(at.now, promptly{newWicked(t, seed)}, &near{}, far, &shared{}))
+	w.tiered = newStore(t, w.cached, hard(at.now, promptly{newWicked(seed)}, &near{}, far, &shared{}))
 	for i := range 6 {
 		w.digests = append(w.digests, semel.Key{Scope: "tenant", ID: fmt.Sprint(i)}.Digest(nil))
 	}

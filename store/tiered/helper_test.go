@@ -78,14 +78,11 @@ type wicked struct {
 	mu    sync.Mutex
 	rand  *rand.Rand
 	m     map[semel.Digest][]semel.Record
-	hangs int           // how many calls may still hang for good
-	ended chan struct{} // closed when the test has ended
+	hangs int // how many calls may still hang
 }
 
-func newWicked(t testing.TB, seed uint64) *wicked {
-	w := &wicked{rand: rand.New(rand.NewPCG(seed, 7)), m: map[semel.Digest][]semel.Record{}, hangs: 1, ended: make(chan struct{})}
-	t.Cleanup(func() { close(w.ended) })
-	return w
+func newWicked(seed uint64) *wicked {
+	return &wicked{rand: rand.New(rand.NewPCG(seed, 7)), m: map[semel.Digest][]semel.Record{}, hangs: 3}
 }
 
 func (w *wicked) Get(ctx context.Context, d semel.Digest) (semel.Record, bool, error) {
@@ -99,8 +96,8 @@ func (w *wicked) Get(ctx context.Context, d semel.Digest) (semel.Record, bool, e
 		return r, ok, semel.ErrDamaged
 	case n == 3:
 		<-ctx.Done() // slower than the time limit, and then it answers
-	case n == 4 && hang:
-		<-w.ended
+	case n == 4 && hang: // long past the limit, and whatever the context says
+		time.Sleep(30 * time.Millisecond)
 	case n == 5:
 		return semel.Record{}, false, nil
 	case n == 6:

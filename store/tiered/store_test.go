@@ -45,25 +45,23 @@ func TestStoreWithTheProcessClock(t *testing.T) {
 // does.
 func TestStoreWithWickedCaches(t *testing.T) {
 	var seed atomic.Uint64
-	for name, caches := range map[string]func(t testing.TB) []tiered.Cache{
-		"near": func(t testing.TB) []tiered.Cache { return []tiered.Cache{promptly{newWicked(t, seed.Add(1))}} },
-		"far":  func(t testing.TB) []tiered.Cache { return []tiered.Cache{newWicked(t, seed.Add(1))} },
-		"both": func(t testing.TB) []tiered.Cache {
-			return []tiered.Cache{promptly{newWicked(t, seed.Add(1))}, newWicked(t, seed.Add(1)), &shared{}}
+	for name, caches := range map[string]func() []tiered.Cache{
+		"near": func() []tiered.Cache { return []tiered.Cache{promptly{newWicked(seed.Add(1))}} },
+		"far":  func() []tiered.Cache { return []tiered.Cache{newWicked(seed.Add(1))} },
+		"both": func() []tiered.Cache {
+			return []tiered.Cache{promptly{newWicked(seed.Add(1))}, newWicked(seed.Add(1)), &shared{}}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			storetest.Run(t, storetest.Maker{
 				Has: has,
 				Open: func(t testing.TB, at storetest.Place) semel.Store {
-					s, err := tiered.New(memory.New(memory.Options{Now: at.Now}), hard(at.Now, caches(t)...))
+					s, err := tiered.New(memory.New(memory.Options{Now: at.Now}), hard(at.Now, caches()...))
 					if err != nil {
 						t.Fatal(err)
 					}
 					return s
 				},
-				// Calls that hang for good are told by Close, and end with the test.
-				Close: func(_ testing.TB, s semel.Store) { _ = s.(*tiered.Store).Close() },
 			})
 		})
 	}
