@@ -55,6 +55,9 @@ func explain(name, verb string, err error) error {
 		return nil
 	case errors.As(err, &told):
 		code, _, _ := strings.Cut(told.Error(), " ")
+		if strings.Contains(told.Error(), "can't run this command") {
+			code = "NOPERM" // as it is told of a script
+		}
 		if text := advice(code); text != "" {
 			return fmt.Errorf("redis %s: cannot %s: %s: %w", name, verb, text, err)
 		}

@@ -102,7 +102,7 @@ type client struct {
 	end     context.Context // ends with the store
 	endNow  context.CancelFunc
 	patrols sync.WaitGroup
-	evicted map[string]int64 // by server, only for the patrol
+	evicted map[string]int64 // by server process; only for the patrol
 }
 
 // Open connects to the server that the URL names, reads its settings, and
@@ -194,7 +194,7 @@ func (c *client) begin(ctx context.Context) error {
 	if err := c.accept(all); err != nil {
 		return err
 	}
-	c.facts = worst(all)
+	c.facts, c.evicted = worst(all), evictions(all)
 	for _, s := range c.slots {
 		within, cancel := context.WithTimeout(ctx, c.options.Timeout)
 		_, err := c.current(within, s, nil)

@@ -53,24 +53,31 @@ func (c *client) round(ctx context.Context) {
 	}
 }
 
+// evictions gives how many keys each server process has evicted.
+func evictions(all []facts) map[string]int64 {
+	m := make(map[string]int64, len(all))
+	for i := range all {
+		m[all[i].run] = all[i].evicted
+	}
+	return m
+}
+
 // noteEvictions declares a loss when a server has evicted keys meanwhile.
 func (c *client) noteEvictions(ctx context.Context, all []facts) {
 	grown := false
-	seen := make(map[string]int64, len(all))
-	for i := range all {
-		f := &all[i]
-		seen[f.run] = f.evicted
-		if before, ok := c.evicted[f.run]; ok && f.evicted > before {
+	now := evictions(all)
+	for run, n := range now {
+		if before, ok := c.evicted[run]; ok && n > before {
 			grown = true
 		}
 	}
-	c.evicted = seen
+	c.evicted = now
 	if !grown {
 		return
 	}
 	for _, s := range c.slots {
 		within, cancel := context.WithTimeout(ctx, c.options.Timeout)
-		name := "evicted-" + time.Now().UTC().Format("20060102T150405Z")
+		name := "evicted-" + time.Now().UTC().Format("20060102T150405.000000Z")
 		_ = c.rueidis.Do(within, c.rueidis.B().Hsetnx().Key(s.meta).Field("lost").Value(name).Build()).Error()
 		s.term.Store(nil)
 		cancel()

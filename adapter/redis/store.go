@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 
 	"github.com/semelhq/semel"
 	"github.com/semelhq/semel/store/batch"
@@ -116,8 +115,6 @@ func check(r *semel.Record) error {
 		return fmt.Errorf("%w: redis: it has %d bytes, and at most %d are stored", semel.ErrRejected, size, maxRecord)
 	case r.State < semel.Pending || r.State > semel.Released:
 		return fmt.Errorf("%w: redis: %v is no state", semel.ErrRejected, r.State)
-	case r.Attempt > math.MaxInt64/2:
-		return fmt.Errorf("%w: redis: attempt %d", semel.ErrRejected, r.Attempt)
 	}
 	return nil
 }
