@@ -11,6 +11,7 @@ import (
 
 	"github.com/semelhq/semel"
 	"github.com/semelhq/semel/adapter/etcd"
+	"github.com/semelhq/semel/adapter/mysql"
 	"github.com/semelhq/semel/adapter/postgres"
 	"github.com/semelhq/semel/adapter/redis"
 	"github.com/semelhq/semel/store/remote"
@@ -30,6 +31,14 @@ func farKinds() map[string]kind {
 			},
 			migrate:    func(ctx context.Context, url string) error { return postgres.Migrate(ctx, url, postgres.Options{}) },
 			migrations: postgres.Migrations,
+		},
+		"mysql": {
+			form: "mysql://USER@HOST/DATABASE", gives: "durable, shared by many gateways; MariaDB, too", far: true,
+			open: func(ctx context.Context, url string, _ Options) (semel.Store, error) {
+				return mysql.Open(ctx, url, mysql.Options{})
+			},
+			migrate:    mysql.Migrate,
+			migrations: mysql.Migrations,
 		},
 		"etcd": {
 			form: "etcd://HOST,HOST,HOST", gives: "consensus: survives the loss of a member", far: true,
