@@ -148,8 +148,10 @@ func TestRights(t *testing.T) {
 		a.do(append([]string{"ACL", "SETUSER", name, "on", ">pw"}, rules...)...)
 		return "redis://" + name + ":pw@" + server.Address()
 	}
-	all := []string{"~semel:*", "&semel:*", "+@connection", "+info", "+config|get", "+eval", "+evalsha", "+hget", "+hset", "+hsetnx", "+hdel", "+hgetall", "+hincrby",
-		"+time", "+mget", "+mset", "+get", "+set", "+exists", "+publish", "+subscribe", "+unsubscribe", "+scan", "+wait"}
+	all := []string{
+		"~semel:*", "&semel:*", "+@connection", "+info", "+config|get", "+eval", "+evalsha", "+hget", "+hset", "+hsetnx", "+hdel", "+hgetall", "+hincrby",
+		"+time", "+mget", "+mset", "+get", "+set", "+exists", "+publish", "+subscribe", "+unsubscribe", "+scan", "+wait",
+	}
 	without := func(word string) []string {
 		var out []string
 		for _, w := range all {

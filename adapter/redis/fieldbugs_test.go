@@ -13,6 +13,7 @@ import (
 
 	"github.com/semelhq/semel"
 	"github.com/semelhq/semel/adapter/redis"
+	"github.com/semelhq/semel/internal/server"
 )
 
 // Each test here is named after a line of the list of bugs that others shipped.
@@ -229,28 +230,7 @@ func TestFieldBug35_Failover(t *testing.T) {
 		}
 		return nil
 	})
-	// The replica hangs, its connection is gone, and the master acknowledges alone.
-	if err := group.Replica.Pause(); err != nil {
-		t.Fatal(err)
-	}
-	connect(t, group.Master.Address()).do("CLIENT", "KILL", "TYPE", "replica")
-	var lost []semel.Record
-	for n := 2; n < 52; n++ {
-		lost = append(lost, mustSwap(t, s, semel.Version{}, pending(n)))
-	}
-	if err := group.Master.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	if err := group.Replica.Resume(); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "the failover", func() error {
-		promoted, err := group.Promoted()
-		if err == nil && promoted != group.Replica {
-			err = errors.New("not yet")
-		}
-		return err
-	})
+	lost := failOver(t, group, s)
 	var name string
 	eventually(t, "the store tells of the loss", func() error {
 		_, err := s.CompareAndSwap(t.Context(), semel.Version{}, pending(2))
@@ -285,4 +265,32 @@ func TestFieldBug35_Failover(t *testing.T) {
 	if gone == 0 {
 		t.Error("nothing was lost, so this shows nothing")
 	}
+}
+
+// failOver has the replica promoted without the last fifty claims, which it
+// gives.
+func failOver(t testing.TB, group *server.Sentinel, s semel.Store) (lost []semel.Record) {
+	t.Helper()
+	// The replica hangs, its connection is gone, and the master acknowledges alone.
+	if err := group.Replica.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	connect(t, group.Master.Address()).do("CLIENT", "KILL", "TYPE", "replica")
+	for n := 2; n < 52; n++ {
+		lost = append(lost, mustSwap(t, s, semel.Version{}, pending(n)))
+	}
+	if err := group.Master.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := group.Replica.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the failover", func() error {
+		promoted, err := group.Promoted()
+		if err == nil && promoted != group.Replica {
+			err = errors.New("not yet")
+		}
+		return err
+	})
+	return lost
 }

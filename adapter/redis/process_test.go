@@ -14,51 +14,68 @@ import (
 	"github.com/semelhq/semel/adapter/redis"
 )
 
+// ack is what a server acknowledged of one operation.
+type ack struct {
+	record semel.Record
+	done   bool
+}
+
+// load claims and completes from many callers.
+type load struct {
+	store semel.Store
+	next  atomic.Int64
+	mu    sync.Mutex
+	acks  []ack
+}
+
+func (l *load) acknowledged() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.acks)
+}
+
+// run goes on until ctx ends, or until the server fails after enough was
+// acknowledged.
+func (l *load) run(ctx context.Context, enough int) {
+	for ctx.Err() == nil {
+		n := int(l.next.Add(1))
+		r, err := l.store.CompareAndSwap(ctx, semel.Version{}, pending(n))
+		if err != nil {
+			if l.acknowledged() >= enough {
+				return
+			}
+			continue
+		}
+		a := ack{record: r.Record}
+		if r, err := l.store.CompareAndSwap(ctx, r.Record.Version, done(n)); err == nil {
+			a = ack{r.Record, true}
+		}
+		l.mu.Lock()
+		l.acks = append(l.acks, a)
+		l.mu.Unlock()
+	}
+}
+
 // TestKilled kills the server under load, again and again: with appendfsync
 // always, what was acknowledged is there, and no token falls.
 func TestKilled(t *testing.T) {
-	const kills, callers = 8, 16
+	const kills, callers, each = 8, 16, 300
 	server := start(t, nil)
 	s := open(t, server.URL(), redis.Options{Timeout: 2 * time.Second})
 	if got := s.Describe().Survives; got != semel.SurvivesCrash {
 		t.Fatalf("survives %v, want crash", got)
 	}
-	type ack struct {
-		record semel.Record
-		done   bool
-	}
-	var mu sync.Mutex
-	var acks []ack
-	var next atomic.Int64
+	l := &load{store: s}
 	for range kills {
-		var wg sync.WaitGroup
-		var since atomic.Int64
+		enough := l.acknowledged() + each
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		var wg sync.WaitGroup
 		for range callers {
-			wg.Go(func() {
-				for ctx.Err() == nil {
-					n := int(next.Add(1))
-					r, err := s.CompareAndSwap(ctx, semel.Version{}, pending(n))
-					if err != nil {
-						if since.Load() > 200 {
-							return // the server is gone
-						}
-						continue
-					}
-					a := ack{record: r.Record}
-					if r, err := s.CompareAndSwap(ctx, r.Record.Version, done(n)); err == nil {
-						a = ack{r.Record, true}
-					}
-					since.Add(1)
-					mu.Lock()
-					acks = append(acks, a)
-					mu.Unlock()
-				}
-			})
+			wg.Go(func() { l.run(ctx, enough) })
 		}
 		eventually(t, "some load", func() error {
-			if since.Load() < 300 {
-				return errors.New("not yet")
+			if n := l.acknowledged(); n < enough {
+				return fmt.Errorf("%d of %d", n, enough)
 			}
 			return nil
 		})
@@ -67,7 +84,7 @@ func TestKilled(t *testing.T) {
 		cancel()
 	}
 	missing, fell := 0, 0
-	for _, a := range acks {
+	for _, a := range l.acks {
 		var r semel.Reading
 		eventually(t, "a read", func() (err error) {
 			r, err = s.Get(t.Context(), a.record.Digest)
@@ -82,9 +99,9 @@ func TestKilled(t *testing.T) {
 		}
 	}
 	if missing > 0 || fell > 0 {
-		t.Errorf("of %d acknowledged operations %d are missing, and %d tokens fell", len(acks), missing, fell)
+		t.Errorf("of %d acknowledged operations %d are missing, and %d tokens fell", len(l.acks), missing, fell)
 	}
-	t.Logf("%d kills, %d operations acknowledged: LOST 0/%d (95%%: <= %.2g)", kills, len(acks), len(acks), 3/float64(len(acks)))
+	t.Logf("%d kills, %d operations acknowledged: LOST 0/%d (95%%: <= %.2g)", kills, len(l.acks), len(l.acks), 3/float64(len(l.acks)))
 }
 
 // TestHangs: a server that hangs costs the timeout, and nothing is done twice

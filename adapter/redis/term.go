@@ -87,7 +87,8 @@ func (c *client) look(ctx context.Context, s *slot, load bool) (*term, error) {
 		s.seenEpoch, s.seenCounter = old.epoch, old.seen.Load()
 	}
 	cmd := c.rueidis.B().Arbitrary("EVAL", termText, "1").Keys(s.meta).Args(
-		strconv.FormatUint(s.seenEpoch, 10), strconv.FormatUint(s.seenCounter, 10), c.options.AcceptLoss, c.layout()).Build()
+		strconv.FormatUint(s.seenEpoch, 10), strconv.FormatUint(s.seenCounter, 10), c.options.AcceptLoss, c.layout(),
+	).Build()
 	answer, err := c.rueidis.Do(ctx, cmd).AsStrSlice()
 	if err != nil {
 		return nil, c.explain("look at the term of the keys", err)
