@@ -28,6 +28,10 @@ func TestBeyondMaxLocalNewKeysAreRefused(t *testing.T) {
 	write(t, p, g.Record.Version, n.done(g.Record, "receipt"))
 	p.way.set(false)
 	settled(t, "there is room again", func() bool { return p.Stats().Local == 2 })
+	settled(t, "what was brought over is swept", func() bool {
+		all, err := p.local.List(t.Context(), semel.Filter{})
+		return err == nil && len(all) == 2
+	})
 	p.way.set(true)
 	write(t, p, semel.Version{}, n.pending("3"))
 }

@@ -113,6 +113,51 @@ func TestWhatWasFinishedBeforeIsAConflict(t *testing.T) {
 	}
 }
 
+// Another had released the key: nothing ran there, so ours is the next attempt.
+func TestAReleasedKeyIsNoConflict(t *testing.T) {
+	var n nonces
+	main := memory.New(memory.Options{})
+	free := n.pending("k")
+	free.State, free.Attempt, free.TTL = semel.Released, 3, time.Hour
+	write(t, main, semel.Version{}, free)
+	p := newProcess(t, main, available.Options{})
+	p.way.set(true)
+	claim := write(t, p, semel.Version{}, n.pending("k"))
+	next := n.done(claim.Record, "receipt")
+	write(t, p, claim.Record.Version, next)
+	p.way.set(false)
+	p.reconciled(t)
+	if r := read(t, main, next.Digest); r.Record.Nonce != next.Nonce || r.Record.Attempt != 4 || len(p.told()) != 0 {
+		t.Errorf("the main store holds %+v, %d conflicts were told", r.Record, len(p.told()))
+	}
+}
+
+// A conflict is told once, also if the local record cannot be dropped at first.
+func TestAConflictIsToldOnce(t *testing.T) {
+	var n nonces
+	main := memory.New(memory.Options{})
+	write(t, main, semel.Version{}, n.done(n.pending("k"), "another's"))
+	local := breakable(memory.New(memory.Options{}))
+	local.Before = func(_ context.Context, c callOf) error {
+		if c.Writes() && local.off.Load() {
+			return errDown
+		}
+		return nil
+	}
+	p := newProcess(t, main, available.Options{Local: local})
+	p.way.set(true)
+	claim := write(t, p, semel.Version{}, n.pending("k"))
+	write(t, p, claim.Record.Version, n.done(claim.Record, "ours"))
+	local.set(true)
+	p.way.set(false)
+	settled(t, "dropping it failed several times", func() bool { return p.Stats().Failed >= 5 })
+	local.set(false)
+	p.reconciled(t)
+	if len(p.told()) != 1 || p.Stats().Conflicts != 1 {
+		t.Errorf("%d conflicts were told, %d counted; want 1", len(p.told()), p.Stats().Conflicts)
+	}
+}
+
 // The claim's answer was lost, but it had landed in the main store: that is our
 // own, and no conflict.
 func TestALandedClaimIsRecognised(t *testing.T) {

@@ -64,15 +64,18 @@ func (s *Store) pass(ctx context.Context) {
 			return
 		}
 	}
+	failed := s.failed.Load()
 	for _, d := range s.index.all() {
 		if ctx.Err() != nil || s.down.Load() {
 			return
 		}
 		s.reconcile(ctx, d)
 	}
-	// Nothing that counts is past its TTL while nothing is held.
-	if sweeper, ok := semel.As[semel.Sweeper](s.options.Local); ok && s.index.size.Load() == 0 {
-		_, _ = sweeper.Sweep(ctx, s.options.MaxLocal) // else at the next pass
+	if s.failed.Load() != failed {
+		return // what could not be brought over must not be swept
+	}
+	if sweeper, ok := semel.As[semel.Sweeper](s.options.Local); ok {
+		_, _ = sweeper.Sweep(ctx, s.options.MaxLocal) // what is left is for the next pass
 	}
 }
 
@@ -143,10 +146,11 @@ func (s *Store) push(ctx context.Context, h *holding) error {
 			return err
 		case !held.Held(): // swept meanwhile
 			old = semel.Version{}
-		case held.State == semel.Pending && held.Nonce == h.claim, held.State == semel.Released:
-			// Our own claim, which had landed; or nothing was done there.
+		case held.State == semel.Pending && held.Nonce == h.claim: // our own claim, which had landed
 			old = held.Version
-			next.Attempt = max(next.Attempt, held.Attempt)
+		case held.State == semel.Released: // nothing was done there, and ours came after it
+			old = held.Version
+			next.Attempt = held.Attempt + h.reading.Record.Attempt
 		default:
 			s.conflict(h, held)
 			return nil

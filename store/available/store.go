@@ -2,6 +2,7 @@ package available
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -75,7 +76,7 @@ func (s *Store) CompareAndSwap(ctx context.Context, old semel.Version, next seme
 		return s.swapLocal(ctx, old, next)
 	}
 	r, err := s.main.CompareAndSwap(ctx, old, next)
-	if ctx.Err() == nil {
+	if !errors.Is(ctx.Err(), context.Canceled) { // a caller that left says nothing about the store
 		s.note(err)
 	}
 	return r, err
@@ -133,11 +134,11 @@ func (s *Store) SwapMany(ctx context.Context, swaps []semel.Swap) []semel.Swappe
 		} else {
 			out[i].Err = fmt.Errorf("available: the store gave %d answers to %d swaps, and nobody knows which are meant", len(answers), len(swaps))
 		}
-		if ctx.Err() != nil {
+		if errors.Is(ctx.Err(), context.Canceled) {
 			continue
 		}
 		s.note(out[i].Err)
-		if !answered(out[i].Err) && w.Old.IsZero() {
+		if ctx.Err() == nil && !answered(out[i].Err) && w.Old.IsZero() {
 			out[i].Reading, out[i].Err = s.insertLocal(ctx, w.Next, out[i].Err)
 		}
 	}
