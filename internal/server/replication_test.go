@@ -48,7 +48,7 @@ func TestStandby(t *testing.T) {
 			select {
 			case err := <-committed:
 				if sync || err != nil {
-					t.Errorf("a commit without the standby: %v", err)
+					t.Fatalf("a commit without the standby: %v", err)
 				}
 			case <-time.After(500 * time.Millisecond):
 				if !sync {
