@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/semelhq/semel"
+	"github.com/semelhq/semel/store/memory"
 )
 
 // flaw is what is wrong with a broken store.
@@ -19,7 +20,20 @@ const (
 	conflictWrites
 	checkThenWrite
 	staleConflict
+	evicted
 )
+
+// flaws names the flaws.
+func flaws() map[string]flaw {
+	return map[string]flaw{
+		"a read of a moment ago":            staleRead,
+		"a write that was only said":        lostWrite,
+		"a conflict that writes":            conflictWrites,
+		"a check and then a write":          checkThenWrite,
+		"a conflict that tells of the past": staleConflict,
+		"a record that is evicted":          evicted,
+	}
+}
 
 // broken stands in front of a store and spoils one call of ten.
 type broken struct {
@@ -29,6 +43,26 @@ type broken struct {
 	mu     sync.Mutex
 	before map[semel.Digest]semel.Reading // what was held before the last write
 	rand   *rand.Rand
+	lives  map[semel.Digest]byte // how often the record was evicted
+}
+
+func newBroken(f flaw, seed uint64) *broken {
+	return &broken{
+		Store: memory.New(memory.Options{}), flaw: f, rand: rand.New(rand.NewPCG(seed, 0)),
+		before: map[semel.Digest]semel.Reading{}, lives: map[semel.Digest]byte{},
+	}
+}
+
+// life is the digest under which the store behind has the record now.
+func (b *broken) life(d semel.Digest) semel.Digest {
+	gone := b.spoils(evicted)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if gone {
+		b.lives[d]++
+	}
+	d[31] ^= b.lives[d]
+	return d
 }
 
 // spoils tells whether this call is one that the flaw spoils.
@@ -47,6 +81,7 @@ func (b *broken) past(d semel.Digest) (semel.Reading, bool) {
 }
 
 func (b *broken) Get(ctx context.Context, d semel.Digest) (semel.Reading, error) {
+	d = b.life(d)
 	if r, ok := b.past(d); ok && b.spoils(staleRead) {
 		return r, nil
 	}
@@ -54,6 +89,7 @@ func (b *broken) Get(ctx context.Context, d semel.Digest) (semel.Reading, error)
 }
 
 func (b *broken) CompareAndSwap(ctx context.Context, old semel.Version, next semel.Record) (semel.Reading, error) {
+	next.Digest = b.life(next.Digest)
 	now, err := b.Store.Get(ctx, next.Digest)
 	if err != nil {
 		return now, err

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"runtime"
 	"sync"
 	"testing"
@@ -22,16 +23,22 @@ type size struct {
 	clients, operations, keys int // operations are of one client
 }
 
-// record lets clients loose on a store and writes down what they did.
-func record(t *testing.T, s semel.Store, n size, seed uint64) []porcupine.Operation {
+// record lets clients loose on stores, which are one store in several
+// processes, and writes down what they did.
+func record(t *testing.T, stores []semel.Store, n size, final bool, seed uint64) []porcupine.Operation {
 	t.Helper()
-	s = jostle(s)
+	for i := range stores {
+		stores[i] = jostle(stores[i])
+	}
 	start := time.Now()
 	clients := make([]client, n.clients)
 	var wg sync.WaitGroup
 	for i := range clients {
 		c := &clients[i]
-		*c = client{id: i, store: s, start: start, rand: rand.New(rand.NewPCG(seed, uint64(i))), known: make([]semel.Version, n.keys)}
+		*c = client{
+			id: i, store: stores[i%len(stores)], start: start, rand: rand.New(rand.NewPCG(seed, uint64(i))),
+			final: final, known: make([]semel.Version, n.keys), finished: make([]bool, n.keys),
+		}
 		wg.Go(func() {
 			for range n.operations {
 				if c.err = c.operate(t.Context()); c.err != nil {
@@ -68,6 +75,9 @@ type client struct {
 	writes uint64
 	done   []porcupine.Operation
 	err    error
+	// final: no swap over a record that is known to be finished, as guards do it.
+	final    bool
+	finished []bool // by key: as last seen by this client
 }
 
 func (c *client) operate(ctx context.Context) error {
@@ -76,7 +86,7 @@ func (c *client) operate(ctx context.Context) error {
 		c.writes++
 		in.Nonce = uint64(c.id)<<32 | c.writes
 		in.Old = c.known[in.Key]
-		if c.rand.IntN(20) == 0 {
+		if c.rand.IntN(20) == 0 || c.final && c.finished[in.Key] {
 			in.Old = semel.Version{} // an insert
 		}
 	}
@@ -103,6 +113,9 @@ func (c *client) carryOut(ctx context.Context, in input) (output, error) {
 	digest := semel.Key{Scope: "linear", ID: fmt.Sprint(in.Key)}.Digest(nil)
 	next := semel.Record{Digest: digest, State: semel.Pending, Attempt: 1, TTL: time.Hour, Owner: fmt.Sprint("client ", c.id)}
 	binary.BigEndian.PutUint64(next.Nonce[:], in.Nonce)
+	if c.rand.IntN(4) == 0 {
+		next.State, next.Result, next.Replay = semel.Done, fmt.Append(nil, "result of ", in.Nonce), time.Hour
+	}
 	lost := false
 	for range 100 {
 		var r semel.Reading
@@ -111,6 +124,12 @@ func (c *client) carryOut(ctx context.Context, in input) (output, error) {
 			r, err = c.store.CompareAndSwap(ctx, in.Old, next)
 		} else {
 			r, err = c.store.Get(ctx, digest)
+		}
+		if err == nil || errors.Is(err, semel.ErrConflict) {
+			c.finished[in.Key] = r.Record.State == semel.Done
+			if c.finished[in.Key] != (r.Record.Result != nil) {
+				return output{}, fmt.Errorf("a %v record came with the result %q", r.Record.State, r.Record.Result)
+			}
 		}
 		h := held{binary.BigEndian.Uint64(r.Record.Nonce[:8]), r.Record.Version}
 		switch {
@@ -140,10 +159,11 @@ func judge(t *testing.T, name string, history []porcupine.Operation) porcupine.C
 	result, info := porcupine.CheckOperationsVerbose(m, history, checkTime)
 	if result != porcupine.Ok {
 		path := fmt.Sprintf("%s/%s.html", t.ArtifactDir(), name)
-		if err := porcupine.VisualizePath(m, info, path); err != nil {
+		text := fmt.Sprintf("%s/%s.txt", t.ArtifactDir(), name)
+		if err := errors.Join(porcupine.VisualizePath(m, info, path), os.WriteFile(text, format(history), 0o600)); err != nil {
 			t.Error(err)
 		}
-		t.Logf("%s is drawn in %s (go test -artifacts keeps it)", name, path)
+		t.Logf("%s is drawn in %s and written in %s (go test -artifacts keeps them); put the text into testdata/illegal", name, path, text)
 	}
 	return result
 }

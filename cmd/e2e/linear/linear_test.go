@@ -3,86 +3,38 @@
 // search for an order of the operations, one after the other, that explains
 // every answer. A history without such an order is an error of the store.
 //
-//	go test ./e2e/linear -histories 300 -seed 7
+//	go test ./e2e/linear -run Stores/postgres -histories 300 -seed 7
 //
-// A new store is one line in TestStores. The package is a test and nothing
+// A new store is one line in TestStores. Histories that have no such order are
+// kept in testdata and judged again. The package is a test and nothing
 // imports it. storetest says what a store does when asked one thing at a time;
 // begin there.
 package linear
 
 import (
 	"flag"
+	"fmt"
 	"math/rand/v2"
-	"path/filepath"
 	"testing"
 
 	"github.com/anishathalye/porcupine"
 
 	"github.com/semelhq/semel"
-	"github.com/semelhq/semel/adapter/sqlite"
-	"github.com/semelhq/semel/store/batch"
-	"github.com/semelhq/semel/store/memory"
 	"github.com/semelhq/semel/store/storetest"
 )
 
 var (
-	histories  = flag.Int("histories", 0, "histories to record of each store; 0 means 60, and 15 of a slow one")
+	histories  = flag.Int("histories", 0, "histories to record of each store; 0 means a few, the fewer the slower the store is")
 	clients    = flag.Int("clients", 16, "clients of a history")
 	operations = flag.Int("operations", 200, "operations of each client")
-	keys       = flag.Int("keys", 4, "keys of a history")
+	keys       = flag.Int("keys", 4, "keys of a history; 16 times as many where finished records are final")
+	keep       = flag.Bool("keep", false, "write illegal histories of the broken stores into testdata")
 	seed       = flag.Uint64("seed", 1, "begins the clients' choices; their interleaving is the scheduler's")
 )
 
-func TestStores(t *testing.T) {
-	for _, s := range [...]struct {
-		name string
-		open func(t *testing.T) semel.Store
-		slow bool // commits to a disk or over a network
-	}{
-		{"memory", openMemory, false},
-		{"memory, losing every tenth", func(t *testing.T) semel.Store { return losing(openMemory(t)) }, false},
-		{"batch", openBatch, false},
-		{"batch, losing every tenth", func(t *testing.T) semel.Store { return losing(openBatch(t)) }, false},
-		{"sqlite", openSQLite, true},
-		{"sqlite, losing every tenth", func(t *testing.T) semel.Store { return losing(openSQLite(t)) }, true},
-	} {
-		n := *histories
-		if n == 0 && s.slow {
-			n = 15
-		} else if n == 0 {
-			n = 60
-		}
-		t.Run(s.name, func(t *testing.T) { linearizable(t, n, s.open) })
-	}
-}
-
-func openMemory(*testing.T) semel.Store { return memory.New(memory.Options{}) }
-
-func openBatch(t *testing.T) semel.Store {
-	s := batch.New(memory.New(memory.Options{}), batch.Options{})
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return s
-}
-
-func openSQLite(t *testing.T) semel.Store {
-	s, err := sqlite.Open(filepath.Join(t.TempDir(), "semel.db"), sqlite.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return s
-}
-
-// losing loses every twentieth request and every twentieth answer.
-func losing(s semel.Store) semel.Store {
+// losing gives stores that lose every twentieth request and every twentieth
+// answer of a swap.
+func losing(open func(t *testing.T, at *place) semel.Store) func(t *testing.T, at *place) semel.Store {
 	fate := func(c storetest.Call) int {
 		if !c.Writes() {
 			return -1
@@ -91,30 +43,45 @@ func losing(s semel.Store) semel.Store {
 		// would lose every answer.
 		return rand.New(rand.NewPCG(1, uint64(c.Number))).IntN(20)
 	}
-	return storetest.LoseAnswers(
-		storetest.LoseRequests(s, func(c storetest.Call) bool { return fate(c) == 0 }),
-		func(c storetest.Call) bool { return fate(c) == 1 },
-	)
+	return func(t *testing.T, at *place) semel.Store {
+		return storetest.LoseAnswers(
+			storetest.LoseRequests(open(t, at), func(c storetest.Call) bool { return fate(c) == 0 }),
+			func(c storetest.Call) bool { return fate(c) == 1 },
+		)
+	}
 }
 
-// linearizable checks histories of the stores that open gives, one each.
-func linearizable(t *testing.T, histories int, open func(t *testing.T) semel.Store) {
+// linearizable checks histories of stores, each of a store that holds nothing.
+func linearizable(t *testing.T, histories int, sub subject) {
 	t.Helper()
 	n := size{*clients, *operations, *keys}
+	if sub.final {
+		n.keys *= 16
+	}
 	count := map[porcupine.CheckResult]int{}
 	told := map[string]int{}
 	for i := range histories {
 		from := *seed + uint64(i)
-		history := record(t, open(t), n, from)
-		result := judge(t, "history", history)
-		count[result]++
-		tally(told, history)
-		if result != porcupine.Ok {
-			t.Errorf("history %d is %s; -seed %d -histories 1 makes the same choices", i, result, from)
-		}
+		t.Run(fmt.Sprint("seed ", from), func(t *testing.T) {
+			at := newPlace(t)
+			var stores []semel.Store
+			for range max(1, sub.processes) {
+				stores = append(stores, sub.open(t, at))
+			}
+			history := record(t, stores, n, sub.final, from)
+			result := judge(t, "history", history)
+			count[result]++
+			tally(told, history)
+			if result != porcupine.Ok {
+				t.Errorf("it is %s; -seed %d -histories 1 makes the same choices", result, from)
+			}
+		})
 	}
 	t.Logf("%d histories of %d clients with %d operations each on %d keys: %d illegal, %d undecided; told: %v",
 		histories, n.clients, n.operations, n.keys, count[porcupine.Illegal], count[porcupine.Unknown], told)
+	if t.Failed() {
+		return
+	}
 	for _, what := range []string{"got", "wrote", "refused"} {
 		if told[what] < n.clients*histories {
 			t.Errorf("%d operations %s: the histories hardly test that", told[what], what)
@@ -190,18 +157,12 @@ func TestModel(t *testing.T) {
 
 // TestBroken: the histories of a broken store are found to be illegal.
 func TestBroken(t *testing.T) {
-	for name, flaw := range map[string]flaw{
-		"a read of a moment ago":            staleRead,
-		"a write that was only said":        lostWrite,
-		"a conflict that writes":            conflictWrites,
-		"a check and then a write":          checkThenWrite,
-		"a conflict that tells of the past": staleConflict,
-	} {
+	for name, flaw := range flaws() {
 		t.Run(name, func(t *testing.T) {
 			caught := 0
 			for i := range 5 {
-				s := &broken{Store: memory.New(memory.Options{}), flaw: flaw, before: map[semel.Digest]semel.Reading{}, rand: rand.New(rand.NewPCG(uint64(i), 0))}
-				if judge(t, "broken", record(t, s, size{16, 50, 2}, uint64(i))) == porcupine.Illegal {
+				history := record(t, []semel.Store{newBroken(flaw, uint64(i))}, size{16, 50, 2}, false, uint64(i))
+				if judge(t, "broken", history) == porcupine.Illegal {
 					caught++
 				}
 			}
