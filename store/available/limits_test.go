@@ -87,6 +87,64 @@ func TestARestart(t *testing.T) {
 	}
 }
 
+func TestARestartWithManyKeys(t *testing.T) {
+	const keys = 2500
+	var n nonces
+	main, local := memory.New(memory.Options{}), memory.New(memory.Options{})
+	first := newProcess(t, main, available.Options{Local: local, Retry: time.Hour})
+	first.way.set(true)
+	for i := range keys {
+		claim := write(t, first, semel.Version{}, n.pending(fmt.Sprint(i)))
+		write(t, first, claim.Record.Version, n.done(claim.Record, "receipt"))
+	}
+	if err := first.Close(t.Context()); err == nil {
+		t.Error("Close did not tell what is left")
+	}
+	second := newProcess(t, main, available.Options{Local: local, MaxLocal: 10})
+	if err := second.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	all, err := main.List(t.Context(), semel.Filter{Limit: 2 * keys})
+	if err != nil || len(all) != keys || second.Stats().Reconciled != keys {
+		t.Errorf("%d of %d keys are in the main store (%v): %+v", len(all), keys, err, second.Stats())
+	}
+}
+
+// While a key is held locally, it is held: also when the main store, which
+// knows nothing of it, answers again.
+func TestAPendingLocalKeyStaysHeld(t *testing.T) {
+	var n nonces
+	p := newProcess(t, memory.New(memory.Options{}), available.Options{})
+	p.way.set(true)
+	claim := write(t, p, semel.Version{}, n.pending("k"))
+	p.way.set(false)
+	for range 3 {
+		r, err := p.CompareAndSwap(t.Context(), semel.Version{}, n.pending("k"))
+		if !errors.Is(err, semel.ErrConflict) || r.Record.Nonce != claim.Record.Nonce || !r.Unconfirmed {
+			t.Fatalf("got %+v, %v; want the local claim", r, err)
+		}
+		out := p.SwapMany(t.Context(), []semel.Swap{{Next: n.pending("k")}, {Next: n.pending("other")}})
+		if !errors.Is(out[0].Err, semel.ErrConflict) || out[0].Reading.Record.Nonce != claim.Record.Nonce {
+			t.Fatalf("in a batch: %+v; want the local claim", out[0])
+		}
+	}
+}
+
+func TestABatchGoesOn(t *testing.T) {
+	var n nonces
+	p := newProcess(t, memory.New(memory.Options{}), available.Options{})
+	held := write(t, p, semel.Version{}, n.pending("held"))
+	p.way.set(true)
+	swaps := []semel.Swap{{Next: n.pending("a")}, {Old: held.Record.Version, Next: n.done(held.Record, "receipt")}, {Next: n.pending("b")}}
+	out := p.SwapMany(t.Context(), swaps)
+	if out[0].Err != nil || !out[0].Reading.Unconfirmed || out[2].Err != nil || !out[2].Reading.Unconfirmed {
+		t.Errorf("inserts of a batch: %+v, %+v; want them made locally", out[0], out[2])
+	}
+	if !errors.Is(out[1].Err, errDown) {
+		t.Errorf("a completion of a main claim: %+v; want the main store's error", out[1])
+	}
+}
+
 // Nobody completes over what was given up: the answer is what the main store
 // has of it.
 func TestACompletionAfterReconcilingIsAConflict(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -96,7 +97,7 @@ func (s *Store) load(lister semel.Lister) error {
 		}
 		for _, r := range page {
 			if _, _, live := unmark(r); live {
-				s.index.add(r.Digest, s.options.MaxLocal+len(page)) // more than allowed is none the less there
+				s.index.add(r.Digest, math.MaxInt) // more than is allowed now is there none the less
 			} else if r.Owner != dropped {
 				return fmt.Errorf("available: Options.Local holds the key %q, which was not written by this package; give it a store of its own", r.Key.ID)
 			}

@@ -273,6 +273,23 @@ func TestASlowStoreIsNotWaitedFor(t *testing.T) {
 	}
 }
 
+func TestWhoLeavesIsNotGrantedLocally(t *testing.T) {
+	var n nonces
+	slow := breakable(memory.New(memory.Options{}))
+	entered, release := make(chan struct{}), make(chan struct{})
+	slow.Before = func(context.Context, callOf) error { close(entered); <-release; return nil }
+	p := newProcess(t, slow, available.Options{})
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		<-entered
+		cancel()
+	}()
+	if r, err := p.CompareAndSwap(ctx, semel.Version{}, n.pending("k")); !errors.Is(err, context.Canceled) || p.Stats().Grants != 0 {
+		t.Errorf("got %+v, %v; want the cancellation", r, err)
+	}
+	close(release)
+}
+
 // One lost call is no outage: other keys are not claimed locally for it. In one,
 // nobody waits for the main store any more.
 func TestTheStoreIsDownAfterSeveralFailures(t *testing.T) {
