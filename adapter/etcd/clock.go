@@ -126,27 +126,36 @@ func (c *clock) now() (r reading, ok bool) {
 }
 
 // both gives the bounds of all servers that answer: the time of each is between
-// them. It is called with mu held.
-func (c *clock) both(at time.Time) (bounds, bool) {
-	var out bounds
+// them. Of three and more, those that are far from the one in the middle do not
+// count. It is called with mu held.
+func (c *clock) both(at time.Time) (out bounds, ok bool) {
 	var newest time.Time
 	for i := range c.servers {
 		if b := c.servers[i].bounds; b.at.After(newest) {
 			newest = b.at
 		}
 	}
+	var all []bounds
 	for i := range c.servers {
 		b := c.servers[i].bounds
 		if b.at.IsZero() || newest.Sub(b.at) > forgotten {
 			continue
 		}
-		apart := at.Round(0).Sub(b.at.Round(0)) - at.Sub(b.at)
-		if apart.Abs() > suspended {
+		if apart := at.Round(0).Sub(b.at.Round(0)) - at.Sub(b.at); apart.Abs() > suspended {
 			return out, false
 		}
-		b = b.on(at)
-		if out.at.IsZero() {
-			out = b
+		all = append(all, b.on(at))
+	}
+	if len(all) == 0 {
+		return out, false
+	}
+	if len(all) > 1 {
+		slices.SortFunc(all, func(a, b bounds) int { return a.low.Compare(b.low) })
+	}
+	out = all[len(all)/2]
+	middle := out
+	for _, b := range all {
+		if len(all) > 2 && (b.low.Sub(middle.high) > widest || middle.low.Sub(b.high) > widest) {
 			continue
 		}
 		if b.low.Before(out.low) {
@@ -156,7 +165,7 @@ func (c *clock) both(at time.Time) (bounds, bool) {
 			out.high = b.high
 		}
 	}
-	return out, !out.at.IsZero()
+	return out, true
 }
 
 // read gives the servers' time, asking them if it is not known well enough.
@@ -175,6 +184,9 @@ func (c *clock) read(ctx context.Context) (reading, error) {
 }
 
 func (c *clock) unknown() error {
+	if apart := c.apart(); apart > widest {
+		return fmt.Errorf("the clocks of the members are %v apart, and leases are judged by them: let NTP set them", apart.Round(time.Millisecond))
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	errs := []error{errNoTime}
