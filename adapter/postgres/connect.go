@@ -94,7 +94,7 @@ func (e *engine) configure(c *pgconn.Config) {
 			"statement_timeout":                   strconv.FormatInt(e.options.Timeout.Milliseconds(), 10),
 			"idle_in_transaction_session_timeout": "60000",
 			// Plans that can only take the index, in whatever state the tables were.
-			"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "jit": "off",
+			"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "jit": "off",
 		} {
 			c.RuntimeParams[name] = value
 		}

@@ -46,9 +46,7 @@ func (e *engine) makeDays(ctx context.Context) error {
 				return err
 			}
 		case said.Code == "42501": // not the owner
-			e.server.cautions = append(e.server.cautions, "The user may not make partitions of the journal, whose lines go to journal_default: "+
-				"make it the owner of the table, or have `semel migrate` run daily.")
-			return nil
+			return errNotOwner
 		case said.Code == "23514", said.Code == "55P03", said.Code == "42P07", said.Code == "40P01":
 			// The default partition has lines of that day, or somebody reads the journal
 			// for long, or another store was quicker: the day stays as it is.
@@ -58,6 +56,9 @@ func (e *engine) makeDays(ctx context.Context) error {
 	}
 	return nil
 }
+
+// errNotOwner: the journal is not this user's. That weakens nothing.
+var errNotOwner = errors.New("postgres: the user does not own the journal")
 
 func (e *engine) makeDay(ctx context.Context, day time.Time) error {
 	name := "@.journal_" + day.Format("20060102")

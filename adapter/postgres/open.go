@@ -98,7 +98,10 @@ func Open(ctx context.Context, url string, o Options) (*Store, error) {
 		e.pool.Close()
 		return nil, e.explain("open", err)
 	}
-	s.watch = newWatch(e, o.ListenURL)
+	if s.watch, err = newWatch(e, o.ListenURL); err != nil {
+		e.pool.Close()
+		return nil, err
+	}
 	e.changed = s.watch.tell
 	if !o.Alone {
 		s.batch = batch.New(e, o.Batch)
@@ -122,7 +125,10 @@ func (s *Store) prepare(ctx context.Context) error {
 	if err := e.renewEpoch(ctx, nil); err != nil {
 		return err
 	}
-	if err := e.makeDays(ctx); err != nil {
+	switch err := e.makeDays(ctx); {
+	case errors.Is(err, errNotOwner):
+		e.server.cautions = append(e.server.cautions, "This user does not own the journal and can make no partitions for its days: its lines go to journal_default; make it the owner.")
+	case err != nil:
 		return err
 	}
 	e.describe()

@@ -17,7 +17,7 @@ CREATE TABLE records (
 	result  bytea,                -- NULL where none is kept
 	CONSTRAINT records_pkey PRIMARY KEY (digest),
 	CONSTRAINT records_digest CHECK (octet_length(digest) = 32)
-) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);
+) WITH (fillfactor = 40, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);
 
 -- For the sweeper. A write moves its entry only if a record turns out to end sooner than it was thought to.
 CREATE INDEX records_due ON records (due);
@@ -34,7 +34,7 @@ CREATE TABLE journal (
 ) PARTITION BY RANGE (written);
 
 CREATE INDEX journal_brin ON journal USING brin
-	(epoch, xact, written, digest bytea_bloom_ops (n_distinct_per_range = 4000)) WITH (pages_per_range = 64, autosummarize = on);
+	(epoch, xact, written, digest bytea_bloom_ops (n_distinct_per_range = 500)) WITH (pages_per_range = 16);
 
 CREATE TABLE journal_default PARTITION OF journal DEFAULT;
 
