@@ -31,7 +31,8 @@ type Options struct {
 	// ReadOnly writes nothing, not even at the start: every swap is
 	// [semel.ErrRejected], and a user who may only read will do.
 	ReadOnly bool
-	// Batch sets how swaps are collected into transactions. Default: 2 workers, 10 s.
+	// Batch sets how swaps are collected into transactions. The zero value suits: more workers
+	// than one make more transactions of fewer swaps.
 	Batch batch.Options
 
 	// ClockOf is a store of the same cluster that is open and stays so for longer
@@ -49,9 +50,6 @@ func (o Options) filled() Options {
 	}
 	if o.Journal == 0 {
 		o.Journal = 7 * day
-	}
-	if o.Batch.Workers <= 0 {
-		o.Batch.Workers = 2
 	}
 	return o
 }
