@@ -124,6 +124,7 @@ func TestBatchInFront(t *testing.T) {
 // HTTP/1.1 and over HTTP/2.
 func TestMutualTLS(t *testing.T) {
 	ca := newAuthority(t)
+	own := ca.certificate(t, "client", valid)
 	for _, http2 := range []bool{false, true} {
 		var f far
 		storetest.Run(t, storetest.Maker{
@@ -132,7 +133,7 @@ func TestMutualTLS(t *testing.T) {
 				address := f.at(t, at, func() string {
 					return ca.serve(t, memory.New(memory.Options{Now: at.Now}), remote.HandlerOptions{MutualTLS: true}, tls.RequireAndVerifyClientCert).URL
 				})
-				s, err := remote.Dial(t.Context(), address, remote.Options{TLS: ca.client(t, ca.certificate(t, "client", valid)), HTTP2: http2})
+				s, err := remote.Dial(t.Context(), address, remote.Options{TLS: ca.client(t, own), HTTP2: http2})
 				if err != nil {
 					t.Fatal(err)
 				}
