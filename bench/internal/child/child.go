@@ -1,6 +1,7 @@
 // Package child builds the programs that are measured and runs them, each as a
 // private process on a free port of the loopback, and ends exactly those. A
 // process of its own gives each side its own heap and its own garbage collector.
+// None outlives the bench, as far as the root's package child can see to that.
 // It is for this module's benches and is no way to run a service.
 package child
 
@@ -16,6 +17,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/semelhq/semel/internal/child"
 )
 
 // FreeAddress gives an address of the loopback that nobody listens on.
@@ -30,10 +33,10 @@ func FreeAddress() (string, error) {
 
 // Process is a running program that serves Address.
 type Process struct {
+	*child.Process
 	Address string
 	command *exec.Cmd
 	output  bytes.Buffer // read only after the process has ended
-	ended   chan struct{}
 }
 
 // startWithin is how long a program may take until it accepts connections.
@@ -43,23 +46,20 @@ const startWithin = 20 * time.Second
 // it does. env is added to this process' own environment.
 func Start(ctx context.Context, address, path string, env []string, arguments ...string) (*Process, error) {
 	name := filepath.Base(path)
-	p := &Process{Address: address, command: exec.Command(path, arguments...), ended: make(chan struct{})}
+	p := &Process{Address: address, command: exec.Command(path, arguments...)}
 	p.command.Env = append(os.Environ(), env...)
 	p.command.Stdout, p.command.Stderr = &p.output, &p.output
-	if err := p.command.Start(); err != nil {
+	var err error
+	if p.Process, err = child.Start(p.command); err != nil {
 		return nil, err
 	}
-	go func() {
-		_ = p.command.Wait() // what it printed says more
-		close(p.ended)
-	}()
 	for limit := time.Now().Add(startWithin); ; {
 		c, err := net.DialTimeout("tcp4", address, time.Second)
 		if err == nil {
 			return p, c.Close()
 		}
 		select {
-		case <-p.ended:
+		case <-p.Ended():
 			return nil, fmt.Errorf("%s ended at once: %s", name, p.output.String())
 		case <-ctx.Done():
 			p.Stop()
@@ -77,17 +77,16 @@ func Start(ctx context.Context, address, path string, env []string, arguments ..
 func (p *Process) Stop() {
 	_ = p.command.Process.Signal(os.Interrupt)
 	select {
-	case <-p.ended:
+	case <-p.Ended():
 	case <-time.After(5 * time.Second):
-		_ = p.command.Process.Kill()
-		<-p.ended
+		p.Kill()
 	}
 }
 
 // CPU gives the processor time that the process has used, or 0 where the system
 // does not tell by /proc.
 func (p *Process) CPU() time.Duration {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.command.Process.Pid))
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.PID()))
 	if err != nil {
 		return 0
 	}
