@@ -25,6 +25,7 @@ import (
 	"github.com/semelhq/semel/bench/internal/rounds"
 	"github.com/semelhq/semel/bench/postgres"
 	"github.com/semelhq/semel/bench/proxy"
+	"github.com/semelhq/semel/bench/redis"
 	"github.com/semelhq/semel/bench/sqlite"
 )
 
@@ -40,6 +41,8 @@ func benches(largest uint64) []bench {
 		{"p8", handler.Run},
 		{"p9", sqlite.Run},
 		{"p3", postgres.Run},
+		{"p6", redis.Fresh},
+		{"p7", redis.Pairs},
 		{"p10", proxy.Memory},
 		{"p11", proxy.Durable},
 		{"p12", herd.Run},

@@ -2,19 +2,26 @@ package main
 
 import (
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/gofiber/fiber/v3"
 	"github.com/gofiber/fiber/v3/middleware/idempotency"
+	"github.com/gofiber/storage/redis/v3"
 )
 
 // serveFiber serves the same API by fiber, if guarded behind its idempotency
-// middleware with the middleware's default storage, which is process memory.
-func serveFiber(address string, guarded bool) error {
+// middleware: over its storage in Redis if the URL of a store says so, else over
+// the middleware's default, which is process memory.
+func serveFiber(address, store string, guarded bool) error {
 	p := new(payments)
 	app := fiber.New()
 	if guarded {
-		app.Use(idempotency.New(idempotency.Config{KeyHeader: "Idempotency-Key"}))
+		config := idempotency.Config{KeyHeader: "Idempotency-Key"}
+		if strings.HasPrefix(store, "redis:") {
+			config.Storage = redis.New(redis.Config{URL: store})
+		}
+		app.Use(idempotency.New(config))
 	}
 	send := func(c fiber.Ctx, out []byte, err error) error {
 		if err != nil {

@@ -14,13 +14,13 @@ import (
 func main() {
 	kind := flag.String("kind", "bare", "`what` to serve: bare, semel, fiber, fiber-guarded or upstream")
 	listen := flag.String("listen", "127.0.0.1:0", "`address` to listen on")
-	store := flag.String("store", "memory:", "`URL` of the store of semel: memory:, postgres:// or redis://; over a network there is a cache in front")
+	store := flag.String("store", "memory:", "`URL` of the store of semel: memory:, postgres:// or redis://; over a network there is a cache in front; fiber-guarded takes redis:// as well")
 	flag.Parse()
 	serve := map[string]func(address string) error{
 		"bare":          serveBare,
 		"semel":         func(address string) error { return serveSemel(address, *store) },
-		"fiber":         func(address string) error { return serveFiber(address, false) },
-		"fiber-guarded": func(address string) error { return serveFiber(address, true) },
+		"fiber":         func(address string) error { return serveFiber(address, *store, false) },
+		"fiber-guarded": func(address string) error { return serveFiber(address, *store, true) },
 		"upstream":      serveUpstream,
 	}[*kind]
 	if serve == nil {

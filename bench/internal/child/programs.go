@@ -85,11 +85,16 @@ func (p *Programs) Server(ctx context.Context, kind string) (*Process, error) {
 
 // ServerOver starts the program's kind semel over the store at a URL.
 func (p *Programs) ServerOver(ctx context.Context, store string) (*Process, error) {
+	return p.KindOver(ctx, "semel", store)
+}
+
+// KindOver starts a kind of the program over the store at a URL.
+func (p *Programs) KindOver(ctx context.Context, kind, store string) (*Process, error) {
 	address, err := FreeAddress()
 	if err != nil {
 		return nil, err
 	}
-	return p.start(ctx, "server", address, nil, "-kind", "semel", "-listen", address, "-store", store)
+	return p.start(ctx, "server", address, nil, "-kind", kind, "-listen", address, "-store", store)
 }
 
 // Gateway starts `semel gateway` as it is built from this checkout, in front of
