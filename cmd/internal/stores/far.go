@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net/url"
 	"os"
@@ -64,7 +65,14 @@ func farKinds() map[string]kind {
 func openRemote(ctx context.Context, text string, o Options) (semel.Store, error) {
 	u, err := url.Parse(text)
 	if err != nil {
-		return nil, UsageError{fmt.Errorf("the store %q is no URL: %w", text, err)}
+		var reason *url.Error // which repeats the text, whatever is in it
+		if errors.As(err, &reason) {
+			err = reason.Err
+		}
+		return nil, UsageError{fmt.Errorf("the store %q is no URL: %w", Redacted(text), err)}
+	}
+	if u.User != nil {
+		return nil, UsageError{fmt.Errorf("the URL of the store at %s has a user or a password in it; the token goes into the variable SEMEL_STORE_TOKEN", u.Host)}
 	}
 	secure, err := remoteTLS(u.Query())
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -65,7 +66,7 @@ func alias(scheme string) string {
 func find(url string) (kind, error) {
 	scheme, rest, ok := strings.Cut(url, ":")
 	if !ok {
-		return kind{}, fmt.Errorf("%q is no store; write sqlite:PATH for a file, or memory: for one that is forgotten when the process ends", url)
+		return kind{}, fmt.Errorf("%q is no store; write sqlite:PATH for a file, or memory: for one that is forgotten when the process ends", Redacted(url))
 	}
 	k, known := kinds()[alias(scheme)]
 	if !known {
@@ -92,6 +93,7 @@ func list() string {
 
 // Redacted gives a URL without its password, for people and logs.
 func Redacted(text string) string {
+	text = passwordSetting().ReplaceAllString(text, "${1}xxxxx")
 	scheme, rest, ok := strings.Cut(text, "://")
 	at := strings.LastIndex(rest, "@")
 	if !ok || at < 0 {
@@ -102,6 +104,12 @@ func Redacted(text string) string {
 		return u.Redacted()
 	}
 	return scheme + "://" + user + ":xxxxx" + rest[at:]
+}
+
+// passwordSetting finds a password that is a setting after the question mark, or
+// in PostgreSQL's list of key=value.
+func passwordSetting() *regexp.Regexp {
+	return regexp.MustCompile(`(?i)([a-z-]*(?:password|passwd|token)\s*=\s*)('[^']*'|[^&\s]*)`)
 }
 
 func checkMemory(rest string) error {

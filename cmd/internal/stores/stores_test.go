@@ -34,12 +34,17 @@ func TestMistakesInURLs(t *testing.T) {
 // A message that quotes a URL goes to terminals and logs.
 func TestPasswordsAreNotShown(t *testing.T) {
 	for url, want := range map[string]string{
-		"postgres://me:hunter2@db/x?a=b":          "postgres://me:xxxxx@db/x?a=b",
-		"redis+sentinel://me:hunter2@a:1,b:2/0":   "redis+sentinel://me:xxxxx@a:1,b:2/0",
-		"mysql://me:hu%zz@db/x":                   "mysql://me:xxxxx@db/x",
-		"etcd://a:1,b:2/prefix":                   "etcd://a:1,b:2/prefix",
-		"sqlite:/var/lib/me:you@somewhere/semel":  "sqlite:/var/lib/me:you@somewhere/semel",
-		"semel://tok:hunter2@store.example:7443/": "semel://tok:xxxxx@store.example:7443/",
+		"postgres://me:hunter2@db/x?a=b":                          "postgres://me:xxxxx@db/x?a=b",
+		"redis+sentinel://me:hunter2@a:1,b:2/0":                   "redis+sentinel://me:xxxxx@a:1,b:2/0",
+		"mysql://me:hu%zz@db/x":                                   "mysql://me:xxxxx@db/x",
+		"etcd://a:1,b:2/prefix":                                   "etcd://a:1,b:2/prefix",
+		"sqlite:/var/lib/me:you@somewhere/semel":                  "sqlite:/var/lib/me:you@somewhere/semel",
+		"semel://tok:hunter2@store.example:7443/":                 "semel://tok:xxxxx@store.example:7443/",
+		"postgres://db/x?user=me&password=hunter2":                "postgres://db/x?user=me&password=xxxxx",
+		"postgres://me@db/x?password=hunter2&a=b":                 "postgres://me@db/x?password=xxxxx&a=b",
+		"redis+sentinel://a/0?master=x&sentinel-password=hunter2": "redis+sentinel://a/0?master=x&sentinel-password=xxxxx",
+		"host=db password=hunter2 user=me":                        "host=db password=xxxxx user=me",
+		"host=db password='hunter 2' user=me":                     "host=db password=xxxxx user=me",
 	} {
 		if got := Redacted(url); got != want {
 			t.Errorf("%s is shown as %s, want %s", url, got, want)
@@ -102,5 +107,19 @@ func TestStoresWithoutASchema(t *testing.T) {
 	}
 	if _, err := Migrations("memory:"); !errors.As(err, &usage) {
 		t.Errorf("migrations: %v", err)
+	}
+}
+
+// No error repeats a password, either.
+func TestPasswordsAreNotInErrors(t *testing.T) {
+	for _, url := range []string{
+		"host=db password=hunter2", "semel://me:hunter2@127.0.0.1:1", "semel://hunter2@127.0.0.1:1", "semel://me:hu%zznter2@h:1", "semel://me:hunter2@h:port",
+		"semel://h:1?token=hunter2", "postgres://me:hunter2@127.0.0.1:1/x?sslmode=odd", "mysql://me:hunter2@h:port/x",
+		"redis://me:hunter2@h:port/x", "etcd://me:hunter2@h/x?a=b", "mongodb://me:hunter2@h",
+	} {
+		_, err := Open(t.Context(), url, Options{})
+		if err == nil || strings.Contains(err.Error(), "nter2") {
+			t.Errorf("%s: got error %v, want one without the password", url, err)
+		}
 	}
 }
