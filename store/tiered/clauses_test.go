@@ -222,6 +222,34 @@ func TestC4_TheDurableStoresClockDecides(t *testing.T) {
 	}
 }
 
+// A store may have looked at its clock long before its answer came.
+func TestC4_ASlowAnswerTellsAnOldTime(t *testing.T) {
+	for _, verb := range []string{"get", "swap"} {
+		at := newClock()
+		database := breakable(memory.New(memory.Options{Now: at.now}))
+		slow := false
+		database.After = func(context.Context, storetest.Call) error {
+			if slow {
+				at.move(25 * time.Hour)
+			}
+			return nil
+		}
+		s := newStore(t, database, tiered.Options{Caches: []tiered.Cache{&near{}}, Now: at.now})
+		want := finish(t, s, "k")
+		slow = true
+		if verb == "swap" {
+			write(t, s, semel.Version{}, pending("other"))
+		} else if _, err := s.Get(t.Context(), semel.Digest{}); err != nil {
+			t.Fatal(err)
+		}
+		slow = false
+		before := database.count()
+		if _, err := s.Get(t.Context(), want.Digest); err != nil || database.count() != before+1 {
+			t.Errorf("%s: the copy is used after its end (%v)", verb, err)
+		}
+	}
+}
+
 func TestC6_DurableStoreDown(t *testing.T) {
 	database := breakable(memory.New(memory.Options{}))
 	s := newStore(t, database, tiered.Options{Caches: []tiered.Cache{&near{}, &shared{}}})

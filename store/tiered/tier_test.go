@@ -235,20 +235,47 @@ func TestWithoutTheTimeTheDurableStoreIsAsked(t *testing.T) {
 }
 
 // A durable store whose answer binds one process alone gives nothing to keep.
+// It tells that the authoritative store is down, and flags copies as well.
 func TestWhatIsUnconfirmedIsNotCached(t *testing.T) {
 	nearest := &near{}
-	s := newStore(t, unconfirmed{memory.New(memory.Options{})}, tiered.Options{Caches: []tiered.Cache{nearest}})
+	behind := &unconfirmed{Store: memory.New(memory.Options{})}
+	s := newStore(t, behind, tiered.Options{Caches: []tiered.Cache{nearest}})
+	want := finish(t, s, "confirmed")
+	flagged := func() bool {
+		t.Helper()
+		r, err := s.Get(t.Context(), want.Digest)
+		if err != nil || r.Record.Nonce != want.Nonce {
+			t.Fatalf("got %+v, %v", r, err)
+		}
+		return r.Unconfirmed
+	}
+	if flagged() {
+		t.Error("a copy is flagged while the store is up")
+	}
+	behind.down.Store(true)
 	finish(t, s, "k")
-	if n := len(nearest.all()); n != 0 {
-		t.Errorf("%d records were cached", n)
+	if n := len(nearest.all()); n != 1 {
+		t.Errorf("%d records were cached, want the confirmed one", n)
+	}
+	if !flagged() {
+		t.Error("a copy is not flagged while the store behind goes on by itself")
 	}
 }
 
-type unconfirmed struct{ semel.Store }
+type unconfirmed struct {
+	semel.Store
+	down atomic.Bool
+}
 
-func (u unconfirmed) CompareAndSwap(ctx context.Context, old semel.Version, next semel.Record) (semel.Reading, error) {
+func (u *unconfirmed) CompareAndSwap(ctx context.Context, old semel.Version, next semel.Record) (semel.Reading, error) {
 	r, err := u.Store.CompareAndSwap(ctx, old, next)
-	r.Unconfirmed = true
+	r.Unconfirmed = u.down.Load()
+	return r, err
+}
+
+func (u *unconfirmed) Get(ctx context.Context, d semel.Digest) (semel.Reading, error) {
+	r, err := u.Store.Get(ctx, d)
+	r.Unconfirmed = u.down.Load()
 	return r, err
 }
 
