@@ -84,7 +84,7 @@ func TestStoreWithReplica(t *testing.T) {
 	atEnd(t, replica.Kill)
 	m := maker(master.URL())
 	m.Open = func(t testing.TB, at storetest.Place) semel.Store {
-		return open(t, master.URL(), redis.Options{Prefix: at.Name + ":", Margin: 5 * time.Millisecond, Replicas: 1, Timeout: 2 * time.Second})
+		return open(t, master.URL(), redis.Options{Prefix: at.Name + ":", Margin: 5 * time.Millisecond, Replicas: 1, Timeout: 20 * time.Second})
 	}
 	m.Close = func(testing.TB, semel.Store) {}
 	storetest.Run(t, m)
