@@ -116,14 +116,17 @@ func (g *Guard) begin(ctx context.Context, ask Ask) (*Claim, Verdict, error) {
 	w := g.works.get()
 	w.guard, w.start, w.now = g, start, start
 	key := flightKey{digest, ask.Fingerprint}
-	for {
+	for first := true; ; first = false {
 		leader, landed := g.flights.join(key, &w.flight)
 		if leader == nil {
 			break
 		}
 		limit := ask.Policy.Wait - time.Since(start)
 		v, err := leader.wait(ctx, landed, limit)
-		again := err == nil && v.Action == Refuse && v.Reason == InProgress && time.Since(start) < ask.Policy.Wait
+		// The first flight may have read the record before this request came. In doubt
+		// then can be finished by now, and a client may know it (INVARIANTS S7).
+		again := err == nil && v.Action == Refuse &&
+			(v.Reason == InProgress && time.Since(start) < ask.Policy.Wait || v.Reason == InDoubt && first)
 		if !again {
 			g.works.put(w)
 			g.tellOutcome(ask, digest, v, err, start)
