@@ -218,6 +218,52 @@ func TestAResultThatTheMainStoreRejectsIsLeftOut(t *testing.T) {
 	}
 }
 
+// Another runs the key in the main store, or nobody knows how it ended there:
+// that is not ours to complete.
+func TestAnothersClaimIsAConflict(t *testing.T) {
+	for name, lease := range map[string]time.Duration{"running": time.Hour, "in doubt": 0} {
+		var n nonces
+		main := memory.New(memory.Options{})
+		theirs := n.pending("k")
+		theirs.TTL = lease
+		want := write(t, main, semel.Version{}, theirs)
+		p := newProcess(t, main, available.Options{})
+		p.way.set(true)
+		claim := write(t, p, semel.Version{}, n.pending("k"))
+		write(t, p, claim.Record.Version, n.done(claim.Record, "receipt"))
+		p.way.set(false)
+		p.reconciled(t)
+		if r := read(t, main, theirs.Digest); r.Record.Version != want.Record.Version || len(p.told()) != 1 {
+			t.Errorf("%s: the main store holds %+v, %d conflicts were told; want it untouched and 1", name, r.Record, len(p.told()))
+		}
+	}
+}
+
+// refusing is a store that takes no finished records at all.
+type refusing struct{ semel.Store }
+
+func (s refusing) CompareAndSwap(ctx context.Context, old semel.Version, next semel.Record) (semel.Reading, error) {
+	if next.State == semel.Done {
+		return semel.Reading{}, semel.ErrRejected
+	}
+	return s.Store.CompareAndSwap(ctx, old, next)
+}
+
+func TestWhatCannotBeBroughtOverIsKept(t *testing.T) {
+	var n nonces
+	p := newProcess(t, refusing{memory.New(memory.Options{})}, available.Options{})
+	p.way.set(true)
+	claim := write(t, p, semel.Version{}, n.pending("k"))
+	next := n.done(claim.Record, "receipt")
+	next.TTL = 0 // past its time at once
+	write(t, p, claim.Record.Version, next)
+	p.way.set(false)
+	settled(t, "it was tried several times", func() bool { return p.Stats().Failed >= 5 })
+	if r := read(t, p, next.Digest); r.Record.Nonce != next.Nonce || !r.Unconfirmed {
+		t.Errorf("got %+v", r)
+	}
+}
+
 // What the main store answers is its answer, also if it is an error.
 func TestAnAnswerIsNoOutage(t *testing.T) {
 	var n nonces
