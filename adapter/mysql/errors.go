@@ -15,7 +15,7 @@ const (
 	codeDuplicate   = 1062 // another has inserted the row
 	codeLockWait    = 1205 // undoes the statement, not the transaction
 	codeDeadlock    = 1213 // has undone the transaction
-	codeManyRows    = 1242 // what the statements use to stop themselves, see sqlStop
+	codeOverflow    = 1690 // what the statements use to stop themselves: EXP(999)
 	codeNoTable     = 1146
 	codeTooLong     = 1406
 	codeRowTooBig   = 1118

@@ -181,7 +181,7 @@ func (e *engine) sweep(ctx context.Context, s *session, limit, skip int) (found,
 }
 
 // delete takes the records away, and lifts the floor over their versions in the
-// same transaction, see statements.
+// same transaction, as a claim expects.
 func (x *expired) delete(ctx context.Context, s *session) (deleted int, err error) {
 	var t script
 	t.add("START TRANSACTION;DELETE FROM semel_record WHERE digest IN (").digests(x.jobs).add(") AND due<=").integer(x.at).

@@ -56,7 +56,7 @@ func (t *script) digests(jobs []*job) *script {
 }
 
 // statements is the packet for jobs that are prepared, of which some insert.
-func (e *engine) statements(jobs []*job, inserts int, ep *epoch, run [16]byte) *script {
+func (e *engine) statements(jobs []*job, inserts int, ep *epoch) *script {
 	size := packetSlack / 2
 	for _, j := range jobs {
 		size += weigh(&j.next)
@@ -64,24 +64,21 @@ func (e *engine) statements(jobs []*job, inserts int, ep *epoch, run [16]byte) *
 	t := &script{b: make([]byte, 0, size)}
 	if inserts > 0 {
 		t.add("SELECT ").add(e.now()).add("," + columns + " FROM semel_record WHERE digest IN (").digests(insertsOf(jobs)).add(");" +
-			"SELECT IF(FOUND_ROWS()=0,").add(e.now()).add("," + sqlStop + ") INTO @semel_at;")
+			"SET @semel_none=EXP(999*FOUND_ROWS()),@semel_at=").add(e.now()).add(";")
 	} else {
 		t.add("SET @semel_at=").add(e.now()).add(";")
 	}
 	t.add("START TRANSACTION;")
-	rows := uint64(inserts)
-	if inserts > 0 {
-		t.inserts(insertsOf(jobs))
-	}
 	if inserts < len(jobs) {
 		t.updates(jobs)
-		rows = 1
+		t.add("SELECT @semel_at,EXP(IF(ROW_COUNT()=1,0,999));")
 	}
-	t.add("SELECT IF(ROW_COUNT()=").number(rows).add(" AND (SELECT epoch=").number(ep.number).add(" AND run=").bytes(run[:])
 	if inserts > 0 {
-		t.add(" AND floor<=").number(ep.floor)
+		t.inserts(insertsOf(jobs))
+		t.add("SELECT @semel_at,EXP(IF(SUM(epoch=").number(ep.number).add(" AND floor<=").number(ep.floor).
+			add(")=1,0,999)) FROM semel_store WHERE id=1;")
 	}
-	t.add(" FROM semel_store WHERE id=1),@semel_at," + sqlStop + ");INSERT INTO semel_journal (written,digest,meta) VALUES ")
+	t.add("INSERT INTO semel_journal (written,digest,meta) VALUES ")
 	for i, j := range jobs {
 		if i > 0 {
 			t.add(",")

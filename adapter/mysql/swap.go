@@ -12,24 +12,23 @@ import (
 
 // A swap is one packet of statements: one round trip, one commit. The server
 // runs them one after the other and stops at the first that fails, so what must
-// not be committed fails: by the primary key, or by sqlStop. Then the client
-// rolls back, and reads what is there.
+// not be committed fails: by the primary key, or by EXP(999), which no number can
+// hold: codeOverflow, whatever the types of what stands beside it. Then the client
+// rolls back, and reads what is there. Open makes sure that EXP(999) fails.
 //
-//	SELECT what is held under the keys to insert          a duplicate's answer
-//	SELECT the time, or stop if anything was found        before a lock is taken
+//	SELECT what is held under the keys to insert            a duplicate's answer
+//	SET the time; overflow if anything was found            before a lock is taken
 //	START TRANSACTION
-//	INSERT the records                                    error 1062 if another was faster
-//	UPDATE a record over its version, and so on           each only if the one before it found its row
-//	SELECT stop unless the last one found its row, and the epoch and the floor are as thought
+//	UPDATE a record over its version, and so on             each only if the one before it found its row
+//	SELECT the time; overflow if the last one did not
+//	INSERT the records                                      error 1062 if another was faster
+//	SELECT the time; overflow if epoch or floor have moved
 //	INSERT the lines of the journal
 //	COMMIT
 //
-// That epoch and floor are read after the rows are locked is what makes a version
-// greater than all that the key ever had: whoever deleted a record of it has
-// committed the floor with that.
-
-// sqlStop fails when it is evaluated: a number cannot be two rows.
-const sqlStop = "(SELECT 1 UNION ALL SELECT 2)"
+// That epoch and floor are read after the rows are locked is what makes the first
+// version of a record greater than all that the key ever had: whoever deleted a
+// record of it has committed the floor with that.
 
 // maxJobs is the largest number of swaps in one packet.
 const maxJobs = 512
@@ -38,14 +37,15 @@ const maxJobs = 512
 // call gives up (INVARIANTS T4, T5).
 const attempts = 5
 
-// errOldEpoch: a caller goes over a version of a later epoch than is known here.
-var errOldEpoch = errors.New("mysql: the version is of a later epoch")
+// errOldEpoch: the server is another than the epoch was made for, or a caller
+// goes over a version of a later epoch than is known here.
+var errOldEpoch = errors.New("mysql: the epoch has moved")
 
 // stopCode is the server's number for what stopped a packet, 0 if nobody knows
 // what became of it.
 func stopCode(err error) uint16 {
 	if errors.Is(err, errOldEpoch) {
-		return codeManyRows // as the server would have said
+		return codeOverflow // as the server would have said
 	}
 	return code(err)
 }
@@ -97,7 +97,7 @@ func (e *engine) play(ctx context.Context, s *session, r *round) error {
 				return err
 			}
 			switch {
-			case n == codeDuplicate, n == codeDeadlock, n == codeManyRows:
+			case n == codeDuplicate, n == codeDeadlock, n == codeOverflow:
 			case (n == codeLockWait || rejected(why)) && len(jobs) > 1:
 				most, open = 1, len(r.open)+1 // so that only the one that it is about suffers
 			case n == codeLockWait, rejected(why):
@@ -127,13 +127,14 @@ func (e *engine) failed(err error) error {
 	return e.address.explain("swap", err)
 }
 
-// renewed gives the epoch to go on with, after a packet was stopped.
+// renewed gives the epoch to go on with, after a packet was stopped and some of
+// its jobs are left to do.
 func (e *engine) renewed(ctx context.Context, s *session, ep *epoch, jobs []*job, n uint16) (*epoch, error) {
 	least := uint64(0)
 	for _, j := range jobs {
 		least = max(least, j.old.Epoch)
 	}
-	if n != codeManyRows && least <= ep.number {
+	if len(jobs) == 0 || n != codeOverflow && least <= ep.number {
 		return ep, nil
 	}
 	return e.renew(ctx, s, ep, least)
@@ -144,7 +145,7 @@ func (e *engine) renewed(ctx context.Context, s *session, ep *epoch, jobs []*job
 // a code means that the server has stopped, perhaps in a transaction.
 func (e *engine) write(ctx context.Context, s *session, r *round, jobs []*job, ep *epoch) error {
 	for _, j := range jobs {
-		if j.old.Epoch > ep.number {
+		if j.old.Epoch > ep.number || ep.run != s.run {
 			return errOldEpoch
 		}
 		j.prepare(ep)
@@ -157,7 +158,7 @@ func (e *engine) write(ctx context.Context, s *session, r *round, jobs []*job, e
 	}
 	held := seen{rows: map[semel.Digest]row{}}
 	var at time.Time
-	err := s.each(ctx, string(e.statements(jobs, inserts, ep, s.run).b), func(set int, values []driver.Value) {
+	err := s.each(ctx, string(e.statements(jobs, inserts, ep).b), func(set int, values []driver.Value) {
 		if set == 0 && inserts > 0 {
 			held.note(values)
 		} else {
@@ -169,7 +170,7 @@ func (e *engine) write(ctx context.Context, s *session, r *round, jobs []*job, e
 		return errors.New("mysql: the server did not tell when it wrote: nobody knows the outcome")
 	case err == nil:
 		r.written(jobs, at)
-	case code(err) == codeManyRows && len(held.rows) > 0:
+	case code(err) == codeOverflow && len(held.rows) > 0:
 		r.settle(insertsOf(jobs), &held, e)
 		return nil
 	}

@@ -1,0 +1,264 @@
+package mysql_test
+
+import (
+	"context"
+	"database/sql"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	client "github.com/go-sql-driver/mysql"
+
+	"github.com/semelhq/semel"
+	"github.com/semelhq/semel/adapter/mysql"
+)
+
+// name gives a new name for a database.
+func name() string { return fmt.Sprintf("t%d", time.Now().UnixNano()) }
+
+// sqlDB opens the database at a mysql:// URL with the driver alone.
+func sqlDB(t testing.TB, url string) *sql.DB {
+	t.Helper()
+	user, rest, _ := strings.Cut(strings.TrimPrefix(url, "mysql://"), "@")
+	host, name, _ := strings.Cut(rest, "/")
+	c, err := client.ParseDSN(user + "@tcp(" + host + ")/" + name + "?multiStatements=true")
+	if err != nil {
+		t.Fatal(err)
+	}
+	connector, err := client.NewConnector(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db := sql.OpenDB(connector)
+	t.Cleanup(func() { db.Close() })
+	return db
+}
+
+func execute(t testing.TB, db interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+}, query string, args ...any,
+) {
+	t.Helper()
+	if _, err := db.ExecContext(t.Context(), query, args...); err != nil {
+		t.Fatalf("%s: %v", query, err)
+	}
+}
+
+// number asks for a number.
+func number(t testing.TB, db *sql.DB, query string, args ...any) (n int) {
+	t.Helper()
+	if err := db.QueryRowContext(t.Context(), query, args...).Scan(&n); err != nil {
+		t.Fatalf("%s: %v", query, err)
+	}
+	return n
+}
+
+// claim is a first claim on a key.
+func claim(id string) semel.Record {
+	key := semel.Key{Scope: "tenant|alice|POST /charges", ID: id}
+	next := semel.Record{
+		Digest: key.Digest(nil), Fingerprint: semel.FingerprintOf([]byte(id)), State: semel.Pending,
+		Attempt: 1, TTL: time.Hour, Key: key, Owner: "host:1",
+	}
+	binary.BigEndian.PutUint64(next.Nonce[:], uint64(time.Now().UnixNano()))
+	return next
+}
+
+func completion(r semel.Record, result string) semel.Record {
+	r.State, r.Code, r.Result, r.TTL, r.Replay = semel.Done, 201, []byte(result), 72*time.Hour, 24*time.Hour
+	r.Nonce[15]++
+	return r
+}
+
+// swap writes next over what it was made from, which must succeed.
+func swap(t testing.TB, s semel.Store, next semel.Record) semel.Record {
+	t.Helper()
+	r, err := s.CompareAndSwap(t.Context(), next.Version, next)
+	if err != nil {
+		t.Fatalf("CompareAndSwap over %v: %v", next.Version, err)
+	}
+	return r.Record
+}
+
+// proxy stands between store and server. It counts the commands that pass, and
+// cuts connections instead of passing an answer.
+type proxy struct {
+	target string
+	listen net.Listener
+	wg     sync.WaitGroup
+
+	mu       sync.Mutex
+	open     map[net.Conn]bool
+	commands int  // of the protocol, so round trips, since the last reset
+	writes   int  // of them, those that insert or update records
+	cut      bool // the next answer to a write
+	lose     bool // the next write itself
+}
+
+// between puts a proxy in front of the server of a URL, and gives the URL of that.
+func between(t testing.TB, url string) (*proxy, string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, rest, _ := strings.Cut(url, "@")
+	host, after, _ := strings.Cut(rest, "/")
+	p := &proxy{target: host, listen: l, open: map[net.Conn]bool{}}
+	p.wg.Go(p.accept)
+	t.Cleanup(func() {
+		l.Close()
+		p.mu.Lock()
+		for c := range p.open {
+			c.Close()
+		}
+		p.mu.Unlock()
+		p.wg.Wait()
+	})
+	return p, before + "@" + l.Addr().String() + "/" + after
+}
+
+func (p *proxy) accept() {
+	for {
+		near, err := p.listen.Accept()
+		if err != nil {
+			return
+		}
+		far, err := net.Dial("tcp", p.target)
+		if err != nil {
+			near.Close()
+			continue
+		}
+		p.mu.Lock()
+		p.open[near], p.open[far] = true, true
+		p.mu.Unlock()
+		cut := make(chan struct{}) // closed once answers are not to pass any more
+		p.wg.Go(func() { p.commandsOf(far, near, cut) })
+		p.wg.Go(func() { answers(near, far, cut) })
+	}
+}
+
+// commandsOf carries packets from the client, whole.
+func (p *proxy) commandsOf(far, near net.Conn, cut chan struct{}) {
+	defer near.Close()
+	for {
+		var head [4]byte
+		if _, err := io.ReadFull(near, head[:]); err != nil {
+			far.Close()
+			return
+		}
+		body := make([]byte, int(head[0])|int(head[1])<<8|int(head[2])<<16)
+		if _, err := io.ReadFull(near, body); err != nil {
+			return
+		}
+		lose, stop := p.note(head[3], string(body))
+		if lose {
+			far.Close()
+			return
+		}
+		if stop {
+			close(cut)
+		}
+		if _, err := far.Write(append(head[:], body...)); err != nil {
+			return
+		}
+		if stop {
+			var drain [1]byte
+			_, _ = near.Read(drain[:]) // until answers has closed it
+			return
+		}
+	}
+}
+
+// note counts a packet, and tells what is to become of it.
+func (p *proxy) note(sequence byte, body string) (lose, cut bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if sequence != 0 {
+		return false, false
+	}
+	p.commands++
+	if !strings.Contains(body, "INSERT INTO semel_record") && !strings.Contains(body, "UPDATE semel_record") {
+		return false, false
+	}
+	p.writes++
+	lose, cut = p.lose, p.cut
+	p.lose, p.cut = false, false
+	return lose, cut
+}
+
+// answers carries what the server says until it is cut. The server's side then
+// stays open, so that the server does to the end what it was asked.
+func answers(near, far net.Conn, cut chan struct{}) {
+	defer near.Close()
+	buffer := make([]byte, 64<<10)
+	for {
+		n, err := far.Read(buffer)
+		select {
+		case <-cut:
+			return
+		default:
+		}
+		if n > 0 {
+			if _, err := near.Write(buffer[:n]); err != nil {
+				return
+			}
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// reset begins to count anew.
+func (p *proxy) reset() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.commands, p.writes = 0, 0
+}
+
+func (p *proxy) counts() (commands, writes int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.commands, p.writes
+}
+
+// cutNext cuts the next answer to a write, or loses the next write.
+func (p *proxy) cutNext(answer bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cut, p.lose = answer, !answer
+}
+
+// waitFor polls until ready says so.
+func waitFor(t testing.TB, what string, ready func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !ready(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("after 20 s there is still not: %s", what)
+		}
+	}
+}
+
+// blocked waits until n transactions of the database wait for a lock.
+func blocked(t testing.TB, db *sql.DB, n int) {
+	t.Helper()
+	waitFor(t, fmt.Sprintf("%d transactions that wait for a lock", n), func() bool {
+		return number(t, db, `SELECT COUNT(*) FROM information_schema.innodb_trx x JOIN information_schema.processlist p
+			ON p.id=x.trx_mysql_thread_id WHERE x.trx_state='LOCK WAIT' AND p.db=DATABASE()`) >= n
+	})
+}
+
+// opened gives a store of a new database, with the database's URL.
+func opened(t testing.TB, o mysql.Options) (*mysql.Store, string) {
+	t.Helper()
+	url := database(t, name())
+	s := connect(t, url, o)
+	t.Cleanup(func() { s.Close() })
+	return s, url
+}
