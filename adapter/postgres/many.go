@@ -120,6 +120,9 @@ func (m *many) send(ctx context.Context, together []int) error {
 		return nil
 	}
 	answers, err := m.commit(ctx, inserts, updates)
+	if errors.Is(err, errQuarantine) {
+		return m.send(ctx, together)
+	}
 	if err != nil {
 		for _, i := range append(inserts, updates...) {
 			m.out[i].Err = err
@@ -136,6 +139,10 @@ func (m *many) send(ctx context.Context, together []int) error {
 	return nil
 }
 
+// errQuarantine: a quarantine has begun since the swaps were put together, and
+// each insert has to be looked at. Nothing was written.
+var errQuarantine = errors.New("postgres: a quarantine has begun")
+
 // commit sends the two statements, together, until the server has taken them.
 func (m *many) commit(ctx context.Context, inserts, updates []int) ([]answer, error) {
 	metas := make([][]byte, len(m.swaps))
@@ -149,6 +156,9 @@ func (m *many) commit(ctx context.Context, inserts, updates []int) ([]answer, er
 	for range tries {
 		p := e.epoch.current.Load()
 		var calls []call
+		if len(inserts) > 0 && !p.quarantined.IsZero() {
+			return nil, errQuarantine
+		}
 		if len(inserts) > 0 {
 			calls = append(calls, call{stmtInsertMany, m.params(p, inserts, metas)})
 		}

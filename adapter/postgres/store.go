@@ -104,14 +104,14 @@ func (e *engine) CompareAndSwap(ctx context.Context, old semel.Version, next sem
 	if err := e.refuse(ctx, &next); err != nil {
 		return semel.Reading{}, err
 	}
-	if old.IsZero() {
-		if r, err := e.admit(ctx, &next); err != nil {
-			return r, err
-		}
-	}
 	meta := encode(&next)
 	for range tries {
 		p := e.epoch.current.Load()
+		if old.IsZero() { // each time: that the epoch moved may have begun a quarantine
+			if r, err := e.admit(ctx, &next); err != nil {
+				return r, err
+			}
+		}
 		answers, err := e.exec(ctx, e.single(p, old, &next, meta))
 		again, err := e.again(ctx, p, answers, err)
 		if err != nil {
