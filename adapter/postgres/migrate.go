@@ -86,7 +86,7 @@ func (e *engine) migrate(ctx context.Context) error {
 		if last := files[len(files)-1].version; have > last {
 			return errNewer(e.options.Schema, have, last)
 		}
-		if have == 0 {
+		if have == nothing {
 			if err := e.makeSchema(ctx, tx); err != nil {
 				return err
 			}
@@ -125,7 +125,10 @@ type query interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
-// schemaVersion tells which migrations were run, 0 if the schema holds nothing.
+// nothing is the version of a schema that holds nothing, or is not there.
+const nothing = -1
+
+// schemaVersion tells which migrations were run.
 func (e *engine) schemaVersion(ctx context.Context, q query) (int, error) {
 	var tables, ours int
 	err := q.QueryRow(ctx, `SELECT count(*), count(*) FILTER (WHERE relname = 'schema_version')
@@ -134,7 +137,7 @@ func (e *engine) schemaVersion(ctx context.Context, q query) (int, error) {
 	case err != nil:
 		return 0, err
 	case tables == 0:
-		return 0, nil
+		return nothing, nil
 	case ours == 0:
 		return 0, fmt.Errorf("the schema %s holds tables of another application: name another with Options.Schema, or drop it", e.schema)
 	}
@@ -156,7 +159,7 @@ func (e *engine) findSchema(ctx context.Context) error {
 	}
 	know := files[len(files)-1].version
 	have, err := e.schemaVersion(ctx, e.pool)
-	if err == nil && have == 0 {
+	if err == nil && have == nothing {
 		if err := e.migrate(ctx); err != nil {
 			return fmt.Errorf("the database has no schema %s yet, and making it failed; have its owner run `semel migrate`: %w", e.schema, err)
 		}
