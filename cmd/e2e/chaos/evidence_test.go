@@ -114,7 +114,7 @@ func (s *scene) account(e storm.Evidence, what string) storm.Counts {
 	c := storm.Account(e)
 	s.t.Logf("%s\n%s", what, c.String())
 	if c.Bad() > 0 {
-		s.t.Errorf("found:\n%s", strings.Join(c.Findings, "\n"))
+		s.t.Errorf("found:\n%s\n%s", strings.Join(c.Findings, "\n"), c.Story(&e, 3))
 	}
 	return c
 }

@@ -40,9 +40,21 @@ const progressWithin = time.Minute
 // shows that the service is back, and others are running, which is when a kill
 // hurts most; then for up to 200 ms more.
 func (s *scene) busy(ctx context.Context, random int) error {
+	if err := s.made(ctx, 10); err != nil {
+		return err
+	}
+	time.Sleep(time.Duration(random) * time.Millisecond)
+	return nil
+}
+
+// lagging is how many payments are made while a standby or a replica lags.
+const lagging = 30
+
+// made waits until so many more payments were made, and others are running.
+func (s *scene) made(ctx context.Context, more int) error {
 	before := s.ledger.Lines()
 	deadline := time.Now().Add(progressWithin)
-	for s.ledger.Lines() < before+5 || s.api.Running() < 2 {
+	for s.ledger.Lines() < before+more || s.api.Running() < 2 {
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
@@ -51,7 +63,6 @@ func (s *scene) busy(ctx context.Context, random int) error {
 		}
 		time.Sleep(time.Millisecond)
 	}
-	time.Sleep(time.Duration(random) * time.Millisecond)
 	return nil
 }
 

@@ -15,7 +15,7 @@ const (
 	// lease is short, so that what a kill left behind settles within a test.
 	lease = time.Second
 	// startWithin bounds the start of a gateway, which needs its store.
-	startWithin = time.Minute
+	startWithin = 10 * time.Second
 	// settleWithin bounds the asking after the storm.
 	settleWithin = 2 * time.Minute
 	// rate is how many payments are begun in a second, each by several clients.

@@ -61,6 +61,7 @@ func (s *scene) planted(e storm.Evidence) {
 // own, that ends with it. The same storm runs payments twice, and the account says
 // so.
 func TestMemoryDoubles(t *testing.T) {
+	t.Parallel()
 	s := newScene(t, 2, planned(2), "memory:", storm.APIOptions{})
 	e, o := s.underKills(nil, 0, 2)
 	if c := storm.Account(e); c.Double == 0 || c.Flips == 0 {

@@ -66,6 +66,7 @@ type Counts struct {
 	Unknown []Unknown `json:"unknown"`
 	// Findings say what the first of those that must be zero were.
 	Findings []string `json:"findings,omitempty"`
+	found    []Name
 }
 
 // An Unknown is a key in doubt.
@@ -143,11 +144,17 @@ func Account(e Evidence) Counts {
 	for _, n := range slices.SortedFunc(maps.Keys(keys), func(a, b Name) int {
 		return cmp.Or(cmp.Compare(a.Key, b.Key), cmp.Compare(a.Account, b.Account))
 	}) {
-		h := keys[n]
+		h, before, double := keys[n], c.Bad(), c.Double
 		h.name = n
 		c.key(h, charges, e.Kills)
 		if e.Kept != nil {
 			c.kept(h, e.Kept[n], e.Looked)
+		}
+		switch {
+		case c.Double > double: // nothing is worse
+			c.found = slices.Insert(c.found, 0, n)
+		case c.Bad() > before:
+			c.found = append(c.found, n)
 		}
 	}
 	for n := range e.Kept {

@@ -55,9 +55,13 @@ func (c *Client) since() time.Duration { return time.Since(c.zero) }
 // Until asks for p until the answer is definitive, with full jitter between the
 // tries. It tells whether there was one before ctx ended.
 func (c *Client) Until(ctx context.Context, p *Payment, k Copy) bool {
+	return c.try(ctx, p, k, maxTries)
+}
+
+func (c *Client) try(ctx context.Context, p *Payment, k Copy, tries int) bool {
 	source := rand.New(rand.NewPCG(k.Seed, 2))
 	pause := firstPause
-	for range maxTries {
+	for range tries {
 		e := c.Ask(ctx, p, k, source.IntN(len(c.urls)))
 		if ctx.Err() != nil {
 			return false

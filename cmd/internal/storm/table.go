@@ -43,3 +43,35 @@ func (c *Counts) String() string {
 	}
 	return b.String()
 }
+
+// Story tells all that the evidence has of the first keys with a finding, for
+// whoever has to find out why.
+func (c *Counts) Story(e *Evidence, keys int) string {
+	var b strings.Builder
+	for _, n := range c.found[:min(keys, len(c.found))] {
+		fmt.Fprintf(&b, "%s\n", n)
+		for i := range e.Journal {
+			if a := &e.Journal[i]; a.Account == n.Account && a.Key == n.Key {
+				fmt.Fprintf(&b, "  asked %v, answered %v: %d %s replayed %v unconfirmed %v %.60q\n", a.Sent, a.Ended, a.Status, a.Reason, a.Replayed, a.Unconfirmed, a.Body)
+			}
+		}
+		for i := range e.Ledger {
+			if l := &e.Ledger[i]; l.Account == n.Account && l.Reference == n.Key {
+				fmt.Fprintf(&b, "  charged %v %s %d\n", l.At.Format(stamp), l.ID, l.Amount)
+			}
+		}
+		for i := range e.Kept[n].History {
+			r := &e.Kept[n].History[i].Record
+			fmt.Fprintf(&b, "  journal %v %v %v attempt %d by %s\n", r.WrittenAt.Format(stamp), r.Version, r.State, r.Attempt, r.Owner)
+		}
+		if r := e.Kept[n].Record; r.Held() {
+			fmt.Fprintf(&b, "  record %v %v %v\n", r.WrittenAt.Format(stamp), r.Version, r.State)
+		}
+	}
+	for _, at := range e.Kills {
+		fmt.Fprintf(&b, "killed at %v\n", at)
+	}
+	return b.String()
+}
+
+const stamp = "15:04:05.000000"

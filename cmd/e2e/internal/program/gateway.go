@@ -32,6 +32,9 @@ func NewGateway(binary string, arguments ...string) (*Gateway, error) {
 	return &Gateway{Address: address, binary: binary, arguments: slices.Concat([]string{"gateway", "--listen", address}, arguments)}, nil
 }
 
+// usage is the exit code of settings that are wrong: another try changes nothing.
+const usage = 2
+
 // Start starts it and waits until it answers. One that ends before that, as it
 // does while its store is away, is started again until the limit.
 func (g *Gateway) Start(limit time.Duration) error {
@@ -44,11 +47,11 @@ func (g *Gateway) Start(limit time.Duration) error {
 		if g.Process, err = Start(command); err != nil {
 			return err
 		}
-		if err = g.Process.Serving(g.Address, time.Until(deadline)); err == nil {
+		if err = g.Process.Serving(g.Address, limit); err == nil {
 			return nil
 		}
 		g.Process.Kill()
-		if time.Now().After(deadline) {
+		if time.Now().After(deadline) || command.ProcessState.ExitCode() == usage {
 			return fmt.Errorf("semel gateway, started %d times: %w", tries, err)
 		}
 		time.Sleep(20 * time.Millisecond)
