@@ -20,6 +20,7 @@ type session struct {
 	query driver.QueryerContext
 	run   [16]byte // the identity of the server while it runs
 	facts facts
+	dirty bool // whether a transaction may be open
 }
 
 // connector makes sessions.
@@ -157,9 +158,13 @@ func (e *engine) once(ctx context.Context, fn func(s *session) error) (err error
 	})
 }
 
-// discard ends the session's connection, and with it the transaction that may be
-// open in it.
-func (s *session) discard() { _ = s.Close() }
+// clean ends the session's connection if a transaction may be open in it: the
+// next one to begin there would commit it.
+func (s *session) clean() {
+	if s.dirty {
+		_ = s.Close() // which the pool notices
+	}
+}
 
 // identity is 16 bytes of a hash of what tells a server that runs from any other,
 // and from itself after a restart.

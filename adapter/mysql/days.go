@@ -13,8 +13,8 @@ import (
 // named rest, for what finds no day. Days are made ahead; to make one, rest is
 // divided, which is quick only while it is empty.
 const (
-	daysAhead = 14 // made
-	daysLeft  = 7  // or more: none are made
+	daysAhead = 7 // made
+	daysLeft  = 4 // or more: none are made
 )
 
 // days is when they were last looked after.

@@ -120,11 +120,11 @@ func TestFieldBug25_KeysAreBytes(t *testing.T) {
 
 // An error that is no duplicate must not look like one.
 func TestFieldBug26_OtherErrorsAreNoDuplicates(t *testing.T) {
-	files, err := os.ReadDir(".")
+	sources, err := os.ReadDir(".")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, f := range files {
+	for _, f := range sources {
 		if text, err := os.ReadFile(f.Name()); err == nil && !strings.HasSuffix(f.Name(), "_test.go") && strings.HasSuffix(f.Name(), ".go") &&
 			regexp.MustCompile(`(?i)insert\s+ignore|on\s+duplicate|replace\s+into`).Match(text) {
 			t.Errorf("%s has a statement that takes other errors for duplicates", f.Name())

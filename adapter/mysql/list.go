@@ -187,10 +187,12 @@ func (x *expired) delete(ctx context.Context, s *session) (deleted int, err erro
 	t.add("START TRANSACTION;DELETE FROM semel_record WHERE digest IN (").digests(x.jobs).add(") AND due<=").integer(x.at).
 		add(" AND counter<=").number(x.highest).add(";SELECT ROW_COUNT();UPDATE semel_store SET floor=").number(x.highest).
 		add(" WHERE id=1 AND floor<").number(x.highest).add(";COMMIT")
+	s.dirty = true
+	defer s.clean()
 	err = s.each(ctx, string(t.b), func(_ int, values []driver.Value) { deleted = int(signed(values[0])) })
 	if err != nil {
-		s.discard() // the transaction is open in it
 		return 0, fmt.Errorf("delete: %w", err)
 	}
+	s.dirty = false
 	return deleted, nil
 }

@@ -129,14 +129,14 @@ func (e *engine) probe(ctx context.Context, c *session) error {
 	if err := c.do(ctx, "SET @semel_none=EXP(999*1)"); code(err) != codeOverflow {
 		return refusedf("the server computes EXP(999), which swaps count on to fail: %v", err)
 	}
+	c.dirty = true
+	defer c.clean()
 	err := c.do(ctx, "START TRANSACTION;"+
 		"INSERT INTO semel_record (digest,epoch,counter,written,due,state,meta,result) SELECT x'',0,0,0,NULL,1,x'',NULL FROM semel_store WHERE id=0;"+
 		"UPDATE semel_record SET epoch=1,counter=1,written=0,due=NULL,state=1,meta=x'',result=NULL WHERE digest=x'' AND counter=0;"+
 		"DELETE FROM semel_record WHERE digest=x'';"+
 		"INSERT INTO semel_journal (written,digest,meta) SELECT 0,x'',x'' FROM semel_store WHERE id=0;"+
 		"ROLLBACK")
-	if err != nil {
-		c.discard()
-	}
+	c.dirty = err != nil
 	return err
 }

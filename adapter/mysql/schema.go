@@ -127,7 +127,7 @@ func alone(ctx context.Context, s *session, name string, fn func() error) error 
 		return refusedf("another process has held the lock %q for 30 s; see that it is not stuck, and try again", name)
 	}
 	if err := fn(); err != nil {
-		s.discard() // which lets go of the lock
+		_ = s.Close() // which lets go of the lock
 		return err
 	}
 	return s.do(ctx, "DO RELEASE_LOCK("+lock+")")

@@ -68,11 +68,8 @@ func (e *engine) SwapMany(ctx context.Context, swaps []semel.Swap) []semel.Swapp
 	err := e.with(ctx, func(s *session) error {
 		ctx, cancel := e.apart(ctx)
 		defer cancel()
-		err := e.play(ctx, s, r)
-		if err != nil {
-			s.discard() // a transaction may be open in it
-		}
-		return err
+		defer s.clean()
+		return e.play(ctx, s, r)
 	})
 	for _, i := range r.open {
 		out[i] = semel.Swapped{Err: e.address.explain("swap", err)}
@@ -158,6 +155,7 @@ func (e *engine) write(ctx context.Context, s *session, r *round, jobs []*job, e
 	}
 	held := seen{rows: map[semel.Digest]row{}}
 	var at time.Time
+	s.dirty = true
 	err := s.each(ctx, string(e.statements(jobs, inserts, ep).b), func(set int, values []driver.Value) {
 		if set == 0 && inserts > 0 {
 			held.note(values)
@@ -169,8 +167,10 @@ func (e *engine) write(ctx context.Context, s *session, r *round, jobs []*job, e
 	case err == nil && at.IsZero():
 		return errors.New("mysql: the server did not tell when it wrote: nobody knows the outcome")
 	case err == nil:
+		s.dirty = false
 		r.written(jobs, at)
 	case code(err) == codeOverflow && len(held.rows) > 0:
+		s.dirty = false
 		r.settle(insertsOf(jobs), &held, e)
 		return nil
 	}
@@ -208,6 +208,7 @@ func (e *engine) lookUp(ctx context.Context, s *session, r *round, jobs []*job) 
 		}
 	})
 	if err == nil {
+		s.dirty = false
 		r.settle(jobs, &held, e)
 	}
 	return err
