@@ -195,3 +195,31 @@ func TestRestored(t *testing.T) {
 		t.Errorf("the owner of a lost version: got %v, want a conflict", err)
 	}
 }
+
+// TestCancelCutsNothing: a caller that leaves does not end the commit that it has
+// asked for.
+func TestCancelCutsNothing(t *testing.T) {
+	s, url := opened(t, mysql.Options{LockWait: 20 * time.Second, Timeout: 30 * time.Second})
+	db := sqlDB(t, url)
+	held := swap(t, s, claim("k"))
+	lock, err := db.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Rollback()
+	execute(t, lock, "UPDATE semel_record SET due=1 WHERE digest=?", held.Digest[:])
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() {
+		_, err := s.CompareAndSwap(ctx, held.Version, completion(held, "receipt"))
+		ended <- err
+	}()
+	blocked(t, db, 1)
+	cancel()
+	if err := lock.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; err != nil {
+		t.Errorf("the swap was cut off: %v", err)
+	}
+}
