@@ -7,7 +7,9 @@
 //	go test ./cmd/e2e/badinput -v -seed 7
 //
 // Requests are written to the socket byte by byte, since no HTTP client would
-// send them. The gateway is the real command. Put tests of one parser beside it.
+// send them. The gateway is the real command, and so are the servers behind it,
+// which are killed, stopped, filled up and set wrongly. Put tests of one parser
+// beside it.
 package badinput
 
 import (
@@ -23,6 +25,7 @@ import (
 	"time"
 
 	"github.com/semelhq/semel/cmd/e2e/internal/program"
+	"github.com/semelhq/semel/internal/server"
 )
 
 // seed determines what is generated.
@@ -30,6 +33,9 @@ var seed = flag.Uint64("seed", 0, "repeat the generated inputs of an earlier run
 
 // scratch is removed at the end.
 var scratch string
+
+// servers are shared by the tests. Who breaks one starts it for itself.
+var servers server.Set
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -41,7 +47,7 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	code := m.Run()
+	code := servers.Run(m)
 	if testing.Verbose() {
 		fmt.Printf("%d bad inputs, each with its expected answer\n", bad.Load())
 	}
@@ -129,7 +135,7 @@ func (g *gateway) start(t *testing.T, command *exec.Cmd) {
 			t.Errorf("the gateway has ended; it wrote:\n%s", p.Output())
 		default:
 		}
-		for _, word := range [...]string{"panic", canary, "goroutine "} {
+		for _, word := range [...]string{"panic", canary, "goroutine ", server.LoginPassword} {
 			if i := strings.Index(p.Output(), word); i >= 0 {
 				t.Errorf("the gateway wrote %q to its log: …%s", word, p.Output()[max(0, i-200):])
 			}

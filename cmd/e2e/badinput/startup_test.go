@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/semelhq/semel/cmd/e2e/internal/program"
+	"github.com/semelhq/semel/internal/server"
 )
 
 // ended runs the command, which is to end by itself, and gives what it wrote.
@@ -40,7 +41,7 @@ func refusal(t *testing.T, name string, command *exec.Cmd, wantCode int, texts .
 			t.Errorf("%s: it does not say %q, but:\n%s", name, text, output)
 		}
 	}
-	for _, word := range []string{"panic", "goroutine", "password7", "\x00", "\x1b"} {
+	for _, word := range []string{"panic", "goroutine", "password7", server.LoginPassword, "\x00", "\x1b"} {
 		if strings.Contains(output, word) {
 			t.Errorf("%s: it says %q:\n%s", name, word, output)
 		}
@@ -118,7 +119,7 @@ func TestUsage(t *testing.T) {
 		}
 		refusal(t, test.name, exec.Command(semel, append(args, test.args...)...), 2, append(test.texts, "--help")...)
 	}
-	verbs := [...][]string{{"gatewy"}, {"gateway", "serve"}, {"list", "--state", "odd"}, {"list", "--limit", "0"}, {"list", "--after", "x"}, {"get"}, {"list", "--store", "redis://x"}, {"version", "x"}, {"--nonsense"}}
+	verbs := [...][]string{{"gatewy"}, {"gateway", "serve"}, {"list", "--state", "odd"}, {"list", "--limit", "0"}, {"list", "--after", "x"}, {"get"}, {"list", "--store", "mongodb://x"}, {"version", "x"}, {"--nonsense"}}
 	for _, args := range verbs {
 		refusal(t, strings.Join(args, " "), exec.Command(semel, args...), 2)
 	}

@@ -17,6 +17,7 @@ type upstream struct {
 	server   *http.Server
 	mu       sync.Mutex
 	starts   int
+	paths    map[string]int    // starts by path
 	bodies   map[string]string // the last one, by path
 	raw      map[string]func(net.Conn)
 	done     chan struct{}
@@ -32,7 +33,7 @@ func newUpstream(t *testing.T) *upstream {
 }
 
 func serveUpstream(t *testing.T, l net.Listener) *upstream {
-	u := &upstream{listener: l, bodies: make(map[string]string), raw: make(map[string]func(net.Conn)), done: make(chan struct{})}
+	u := &upstream{listener: l, paths: make(map[string]int), bodies: make(map[string]string), raw: make(map[string]func(net.Conn)), done: make(chan struct{})}
 	u.server = &http.Server{Handler: u}
 	ended := make(chan struct{})
 	go func() {
@@ -63,10 +64,18 @@ func (u *upstream) count(path string) (starts int, body string) {
 	return u.starts, u.bodies[path]
 }
 
+// ran gives how many requests for a path have reached it.
+func (u *upstream) ran(path string) int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.paths[path]
+}
+
 // ServeHTTP counts first: a request whose body then fails has started as well.
 func (u *upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	u.mu.Lock()
 	u.starts++
+	u.paths[r.URL.Path]++
 	number, raw := u.starts, u.raw[r.URL.Path]
 	u.mu.Unlock()
 	body, _ := io.ReadAll(r.Body)

@@ -27,6 +27,7 @@ type answer struct {
 	kind     semelhttp.ProblemKind
 	body     string
 	replayed bool
+	after    string // Retry-After
 }
 
 func (a answer) String() string {
@@ -66,7 +67,7 @@ func exchange(address string, request []byte, ends bool) (answer, error) {
 		return answer{}, err
 	}
 	resp.Body = io.NopCloser(bytes.NewReader(body))
-	a := answer{status: resp.StatusCode, body: string(body), replayed: resp.Header.Get("Idempotent-Replayed") == "true"}
+	a := answer{status: resp.StatusCode, body: string(body), replayed: resp.Header.Get("Idempotent-Replayed") == "true", after: resp.Header.Get("Retry-After")}
 	if p, ok := semelhttp.ReadProblem(resp); ok {
 		a.kind = p.Kind()
 		if p.Status != resp.StatusCode {
