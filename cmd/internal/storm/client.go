@@ -61,7 +61,7 @@ func (c *Client) Until(ctx context.Context, p *Payment, k Copy) bool {
 func (c *Client) try(ctx context.Context, p *Payment, k Copy, tries int) bool {
 	source := rand.New(rand.NewPCG(k.Seed, 2))
 	pause := firstPause
-	for range tries {
+	for range maxTries {
 		e := c.Ask(ctx, p, k, source.IntN(len(c.urls)))
 		if ctx.Err() != nil {
 			return false

@@ -80,19 +80,16 @@ func (c *Clients) until(ctx context.Context, over <-chan struct{}, at time.Durat
 
 // Settle asks for every payment that was begun, and for every other body that
 // its key was used with, until the answer is definitive or ctx ends.
-func (c *Clients) Settle(ctx context.Context) { c.Try(ctx, maxTries, settlers) }
-
-// Try is Settle with at most so many tries for each, by so many clients.
-func (c *Clients) Try(ctx context.Context, tries, settlers int) {
+func (c *Clients) Settle(ctx context.Context) {
 	work := make(chan *Payment)
 	var clients sync.WaitGroup
 	for range settlers {
 		clients.Go(func() {
 			for p := range work {
-				c.Client.try(ctx, p, Copy{Amount: p.Amount, Seed: 1}, tries)
+				c.Client.Until(ctx, p, Copy{Amount: p.Amount, Seed: 1})
 				for _, k := range p.Copies {
 					if k.Amount != p.Amount {
-						c.Client.try(ctx, p, k, tries)
+						c.Client.Until(ctx, p, k)
 					}
 				}
 			}
