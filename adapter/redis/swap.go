@@ -104,13 +104,9 @@ func (p *parcel) command(c *client) rueidis.Completed {
 			args = append(args, text.cut())
 		}
 	}
-	always := ""
-	if c.options.Replicas > 0 {
-		always = "1"
-	}
 	words := make([]string, 0, 10+len(keys)+len(args))
 	all := rueidis.BinaryString(text.b)
-	words = append(words, t.field, strconv.FormatUint(t.seen.Load(), 10), t.text, always, c.channel, strconv.Itoa(p.claims))
+	words = append(words, t.field, strconv.FormatUint(t.seen.Load(), 10), t.text, c.channel, strconv.Itoa(p.claims))
 	for _, s := range args {
 		words = append(words, all[s.from:s.to])
 	}
@@ -258,7 +254,11 @@ func (c *client) get(ctx context.Context, digest semel.Digest) (semel.Reading, e
 		}
 		cmd := c.rueidis.B().Arbitrary("EVALSHA", t.swap.sha, "2").Keys(s.meta, key).
 			Args(t.field, strconv.FormatUint(t.seen.Load(), 10)).Build()
-		all, err := c.rueidis.Do(ctx, cmd).ToArray()
+		answers, errs := c.doMany(ctx, []rueidis.Completed{cmd})
+		all, err := answers[0].ToArray()
+		if err == nil {
+			err = errs[0]
+		}
 		if termEnded(err) && tries < maxTerms {
 			ended = t
 			continue

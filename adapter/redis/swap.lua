@@ -3,10 +3,10 @@
 --
 -- KEYS: the meta hash, the keys to claim, then those to write over, or to read.
 -- ARGV: the field with the counter of the term; the greatest counter that the
--- caller has seen in it; and to write: the epoch, "1" to write in any case, the
--- channel for news, and how many keys there are to claim; for each of these what
--- to write; for each of the others the 16 bytes of the version that is to be held
--- ("" for none), what to write, and the milliseconds to keep it ("" for ever).
+-- caller has seen in it; and to write: the epoch, the channel for news, and how
+-- many keys there are to claim; for each of these what to write; for each of the
+-- others the 16 bytes of the version that is to be held ("" for none), what to
+-- write, and the milliseconds to keep it ("" for ever).
 -- Gives the time in microseconds, the counter before the first write, and for
 -- each key 1 if it was written, else what it holds, or false.
 local n = #KEYS - 1
@@ -22,7 +22,7 @@ if #ARGV == 2 then
   return {now, 0, unpack(call('MGET', unpack(KEYS, 2)))}
 end
 
-local claims, held = tonumber(ARGV[6]), {}
+local claims, held = tonumber(ARGV[5]), {}
 local writes = claims
 if claims > 0 then
   local there = call('EXISTS', unpack(KEYS, 2, claims + 1))
@@ -37,7 +37,7 @@ if claims > 0 then
 end
 if n > claims then
   local over = call('MGET', unpack(KEYS, claims + 2))
-  local at, sub = claims + 7, string.sub
+  local at, sub = claims + 6, string.sub
   for i = claims + 1, n do
     local h, old = over[i - claims], ARGV[at]
     at = at + 3
@@ -49,7 +49,7 @@ if n > claims then
     end
   end
 end
-if writes == 0 and ARGV[4] ~= '1' then
+if writes == 0 then
   return {now, 0, unpack(held, 1, n)}
 end
 
@@ -62,14 +62,14 @@ local fresh, f = {}, 0
 for i = 1, claims do
   if not held[i] then
     fresh[f + 1] = KEYS[i + 1]
-    fresh[f + 2] = pack('>I8I8I8I8', epoch, base + i, now, sum + 3 * i) .. ARGV[i + 6]
+    fresh[f + 2] = pack('>I8I8I8I8', epoch, base + i, now, sum + 3 * i) .. ARGV[i + 5]
     f = f + 2
     held[i] = 1
   end
 end
 if f > 0 then call('MSET', unpack(fresh)) end
 local news = {}
-local at = claims + 7
+local at = claims + 6
 for i = claims + 1, n do
   if held[i] == nil then
     local key, keep = KEYS[i + 1], ARGV[at + 2]
@@ -84,5 +84,5 @@ for i = claims + 1, n do
   end
   at = at + 3
 end
-if #news > 0 then redis.pcall('PUBLISH', ARGV[5], table.concat(news)) end
+if #news > 0 then redis.pcall('PUBLISH', ARGV[4], table.concat(news)) end
 return {now, base, unpack(held, 1, n)}

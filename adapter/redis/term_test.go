@@ -111,6 +111,9 @@ func TestReplicaMissing(t *testing.T) {
 			t.Errorf("key %d, with the replica hanging: %v; want that nobody knows", n, err)
 		}
 	}
+	if _, err := s.Get(t.Context(), pending(2).Digest); err == nil {
+		t.Error("a read gave what no replica has")
+	}
 	if err := replica.Resume(); err != nil {
 		t.Fatal(err)
 	}

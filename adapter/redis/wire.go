@@ -28,12 +28,13 @@ func (c *client) doMany(ctx context.Context, commands []rueidis.Completed) (answ
 	return answers, errs
 }
 
-// doAndWait sends a command that writes, and WAIT behind it on the same
-// connection, as WAIT is about the writes of its connection.
+// doAndWait sends a command, and WAIT behind it on the same connection: it waits
+// for all that was written before, also if the command wrote nothing. It gives up while
+// there is time to hear of it.
 func (c *client) doAndWait(ctx context.Context, command rueidis.Completed) (answer rueidis.RedisResult, err error) {
 	n := c.options.Replicas
 	err = c.rueidis.Dedicated(func(one rueidis.DedicatedClient) error {
-		wait := one.B().Arbitrary("WAIT", strconv.Itoa(n), strconv.FormatInt(c.options.Timeout.Milliseconds(), 10)).Build()
+		wait := one.B().Arbitrary("WAIT", strconv.Itoa(n), strconv.FormatInt(max(c.options.Timeout.Milliseconds()*3/4, 1), 10)).Build()
 		both := one.DoMulti(ctx, command, wait)
 		answer = both[0]
 		if answer.Error() != nil {
