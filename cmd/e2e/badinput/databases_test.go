@@ -46,4 +46,3 @@ func mariadbDatabase(t *testing.T, s *server.MariaDB, name string) (url string) 
 	mariadb(t, s, "", "CREATE DATABASE "+name+"; GRANT ALL ON "+name+".* TO '"+server.LoginRole+"'@'127.0.0.1'")
 	return s.URLAs(server.LoginRole, server.LoginPassword, name)
 }
-

@@ -1,0 +1,179 @@
+package badinput
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/semelhq/semel/cmd/e2e/internal/program"
+	"github.com/semelhq/semel/internal/server"
+)
+
+// refusing is a server that takes no writes for a while, though it answers.
+type refusing struct {
+	name     string
+	on, off  func()
+	says     string // in the gateway's log
+	starting string // what a gateway says that is to start meanwhile; empty if it may
+}
+
+// refusesWrites wants new keys to be refused while the server takes no writes,
+// at once and without a start, and known ones to be replayed.
+func refusesWrites(t *testing.T, url string, all []refusing) {
+	t.Helper()
+	f := startFar(t, url, "--cache=none")
+	f.runs(t, "/before")
+	for _, r := range all {
+		asked := names("/asked-while-"+r.name+"-%d", 3)
+		r.on()
+		f.refuses(t, r.name, asked...)
+		f.replays(t, "/before")
+		if r.starting != "" {
+			refused(t, "a server that is "+r.name, url, r.starting)
+		}
+		if !strings.Contains(f.process.Output(), r.says) {
+			t.Errorf("%s: the log does not say %q, but:\n%s", r.name, r.says, f.process.Output())
+		}
+		r.off()
+		f.settles(t, r.name+" no more", asked...)
+		f.runs(t, "/after-"+r.name)
+	}
+}
+
+// TestNoWrites has servers that are full or were made read-only.
+func TestNoWrites(t *testing.T) {
+	t.Parallel()
+	var side sync.WaitGroup
+	for name, test := range map[string]func(t *testing.T){
+		"postgres": fullPostgres, "postgres-read-only": readOnlyPostgres, "mariadb": fullMariaDB, "redis": fullRedis, "etcd": fullEtcd,
+	} {
+		side.Go(func() { t.Run(name, test) })
+	}
+	side.Wait()
+}
+
+func readOnlyPostgres(t *testing.T) {
+	s := servers.Postgres(t)
+	url := postgresDatabase(t, s, "turned")
+	set := func(statement string) func() {
+		return func() {
+			psql(t, s.URL("postgres"), statement+"; SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = 'turned'")
+		}
+	}
+	refusesWrites(t, url, []refusing{{
+		name: "read-only", says: "takes no writes", starting: "default_transaction_read_only",
+		on:  set("ALTER DATABASE turned SET default_transaction_read_only = on"),
+		off: set("ALTER DATABASE turned RESET default_transaction_read_only"),
+	}})
+}
+
+// smallDisk gives a directory of so many bytes that the user of the server may
+// write to. It is mounted for one process alone, and is gone with it: others
+// reach it through that process' own root.
+func smallDisk(t *testing.T, s *server.Postgres, size int) string {
+	t.Helper()
+	unshare, err := exec.LookPath("unshare")
+	if err != nil || os.Getuid() != 0 || exec.Command(unshare, "--mount", "true").Run() != nil {
+		t.Skip("a full disk needs the right to mount one; run as root, with util-linux")
+	}
+	user := outputs(t, "", "stat", "-c", "%u", s.Dir())
+	place := t.TempDir()
+	script := fmt.Sprintf(`mount -t tmpfs -o size=%d,mode=0777 tmpfs "$0" && touch "$0/mounted" && exec setpriv --reuid %s --clear-groups sleep 600`, size, user)
+	holder, err := program.Start(exec.Command(unshare, "--mount", "sh", "-c", script, place))
+	must(t, err)
+	t.Cleanup(holder.Kill)
+	disk := filepath.Join("/proc", fmt.Sprint(holder.PID()), "root", place)
+	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", holder.PID()))
+		if err == nil && strings.TrimSpace(string(name)) == "sleep" {
+			return disk
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("no small disk: %s", holder.Output())
+		}
+	}
+}
+
+func fullPostgres(t *testing.T) {
+	s, _ := ownPostgres(t)
+	disk := smallDisk(t, s, 24<<20)
+	user := outputs(t, "", "stat", "-c", "%u", s.Dir())
+	space := filepath.Join(disk, "space")
+	must(t, os.Mkdir(space, 0o700))
+	outputs(t, "", "chown", user, space)
+	psql(t, s.URL("postgres"), "CREATE TABLESPACE small LOCATION '"+space+"'")
+	psql(t, s.URL("postgres"), "CREATE DATABASE full_up OWNER "+server.LoginRole+" TABLESPACE small")
+	filler := filepath.Join(disk, "filler")
+	url := s.URLAs(server.LoginRole, server.LoginPassword, "full_up")
+	refusesWrites(t, url, []refusing{{
+		name: "full", says: "disk is full",
+		on: func() {
+			fill(t, filler)
+			// Pages that have room take more: a table that must grow finds no disk.
+			psql(t, url, "VACUUM semel.records")
+		},
+		off: func() { must(t, os.Remove(filler)) },
+	}})
+}
+
+// fill writes a file until its disk is full.
+func fill(t *testing.T, path string) {
+	t.Helper()
+	file, err := os.Create(path)
+	must(t, err)
+	block := make([]byte, 4096)
+	for err == nil {
+		_, err = file.Write(block)
+	}
+	if !strings.Contains(err.Error(), "no space") {
+		t.Fatal(err)
+	}
+	must(t, file.Close())
+}
+
+func fullMariaDB(t *testing.T) {
+	s, b := ownMariaDB(t)
+	refusesWrites(t, b.url, []refusing{{
+		name: "read-only", says: "read-only", starting: "read-only",
+		on:  func() { mariadb(t, s, "", "SET GLOBAL read_only=ON") },
+		off: func() { mariadb(t, s, "", "SET GLOBAL read_only=OFF") },
+	}})
+}
+
+func fullRedis(t *testing.T) {
+	s, b := ownRedis(t, nil)
+	set := func(setting, value string) func() {
+		return func() { rediscli(t, s, "CONFIG SET "+setting+" "+value) }
+	}
+	refusesWrites(t, b.url, []refusing{
+		{name: "full", says: "memory is full", starting: "memory is full", on: set("maxmemory", "1"), off: set("maxmemory", "0")},
+		{name: "without-replicas", says: "min-replicas-to-write", starting: "min-replicas-to-write", on: set("min-replicas-to-write", "1"), off: set("min-replicas-to-write", "0")},
+	})
+}
+
+func fullEtcd(t *testing.T) {
+	s, b := ownEtcd(t, map[string]string{"quota-backend-bytes": "2097152"})
+	refusesWrites(t, b.url, []refusing{{
+		name: "full", says: "quota", starting: "quota",
+		on: func() {
+			text := strings.Repeat("f", 1<<19)
+			for i := range 16 {
+				if full := etcdFill(t, s, fmt.Sprintf("/filler/%d", i), text); full {
+					return
+				}
+			}
+			t.Fatal("etcd takes more than its quota")
+		},
+		off: func() {
+			revision := etcdRevision(t, s, "/filler/")
+			etcdCall(t, s, "/v3/kv/compaction", map[string]any{"revision": revision, "physical": true})
+			etcdCall(t, s, "/v3/maintenance/defragment", map[string]any{})
+			etcdCall(t, s, "/v3/maintenance/alarm", map[string]any{"action": "DEACTIVATE", "alarm": "NOSPACE"})
+		},
+	}})
+}
