@@ -35,9 +35,6 @@ type epochs struct {
 	mu      sync.Mutex // held while it is renewed
 }
 
-// errMoved: the server is another than the store knew, and nothing was written.
-var errMoved = errors.New("postgres: the server was restarted, promoted or restored; nothing was written")
-
 // ErrQuarantined says that a key is not known here and may be one that the
 // server lost in a promotion or a restore: running it could be a second run.
 // Nothing was written. Repeat it later, or use a new UUIDv7 as key; HTTP 503.
@@ -170,9 +167,9 @@ func (p *epoch) suspect(next *semel.Record, now time.Time) bool {
 }
 
 // admit refuses an insert of a key that may be one that was lost, unless it is
-// held: that is a duplicate, and the reading is what is held.
-func (e *engine) admit(ctx context.Context, next *semel.Record) (semel.Reading, error) {
-	p := e.epoch.current.Load()
+// held: that is a duplicate, and the reading is what is held. p is the epoch that
+// the insert is to be made under.
+func (e *engine) admit(ctx context.Context, p *epoch, next *semel.Record) (semel.Reading, error) {
 	if p.quarantined.IsZero() {
 		return semel.Reading{}, nil
 	}

@@ -37,15 +37,21 @@ func (e *engine) makeDays(ctx context.Context) error {
 	if err := rows.Err(); err != nil {
 		return err
 	}
-	for _, n := range missing {
-		err := e.makeDay(ctx, today.AddDate(0, 0, n))
+	days := make([]time.Time, len(missing))
+	for i, n := range missing {
+		days[i] = today.AddDate(0, 0, n)
+	}
+	if len(days) == 0 || e.attach(ctx, days...) == nil {
+		return nil
+	}
+	for _, day := range days {
+		err := e.attach(ctx, day)
 		var said *pgconn.PgError
 		switch {
+		case err == nil:
 		case !errors.As(err, &said):
-			if err != nil {
-				return err
-			}
-		case said.Code == "42501": // not the owner
+			return err
+		case said.Code == "42501":
 			return errNotOwner
 		case said.Code == "23514", said.Code == "55P03", said.Code == "42P07", said.Code == "40P01":
 			// The default partition has lines of that day, or somebody reads the journal
@@ -60,23 +66,25 @@ func (e *engine) makeDays(ctx context.Context) error {
 // errNotOwner: the journal is not this user's. That weakens nothing.
 var errNotOwner = errors.New("postgres: the user does not own the journal")
 
-func (e *engine) makeDay(ctx context.Context, day time.Time) error {
-	name := "@.journal_" + day.Format("20060102")
+// attach makes partitions for days, all or none.
+func (e *engine) attach(ctx context.Context, days ...time.Time) error {
 	const bound = "2006-01-02 00:00:00Z"
 	return e.transact(ctx, func(tx pgx.Tx) error {
 		if err := e.lock(ctx, tx, "days"); err != nil {
 			return err
 		}
-		var there bool
-		if err := tx.QueryRow(ctx, e.in(fmt.Sprintf("SELECT to_regclass('%s') IS NOT NULL", name))).Scan(&there); err != nil || there {
-			return err
-		}
-		for _, sql := range [...]string{
-			"SET LOCAL lock_timeout = '2s'",
-			fmt.Sprintf("CREATE TABLE %s (LIKE @.journal INCLUDING DEFAULTS)", name),
-			fmt.Sprintf("ALTER TABLE @.journal ATTACH PARTITION %s FOR VALUES FROM ('%s') TO ('%s')", name, day.Format(bound), day.AddDate(0, 0, 1).Format(bound)),
-		} {
-			if _, err := tx.Exec(ctx, e.in(sql)); err != nil {
+		for _, day := range days {
+			name := "@.journal_" + day.Format("20060102")
+			var there bool
+			if err := tx.QueryRow(ctx, e.in(fmt.Sprintf("SELECT to_regclass('%s') IS NOT NULL", name))).Scan(&there); err != nil {
+				return err
+			}
+			if there {
+				continue
+			}
+			statements := fmt.Sprintf(`SET LOCAL lock_timeout = '2s'; CREATE TABLE %[1]s (LIKE @.journal INCLUDING DEFAULTS);
+				ALTER TABLE @.journal ATTACH PARTITION %[1]s FOR VALUES FROM ('%[2]s') TO ('%[3]s')`, name, day.Format(bound), day.AddDate(0, 0, 1).Format(bound))
+			if _, err := tx.Exec(ctx, e.in(statements), pgx.QueryExecModeSimpleProtocol); err != nil {
 				return err
 			}
 		}

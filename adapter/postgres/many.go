@@ -21,7 +21,8 @@ type many struct {
 	swaps  []semel.Swap
 	out    []semel.Swapped
 	left   []int // which are not answered yet, in their order
-	// held is what the keys of the last round came to, where that is known.
+	// held is what the keys of the last round came to, where that is known. It is nil
+	// if every key comes once.
 	held map[semel.Digest]semel.Reading
 }
 
@@ -29,13 +30,16 @@ type many struct {
 // outcome those of the same keys that come after it, and sends again what is
 // left.
 func (e *engine) SwapMany(ctx context.Context, swaps []semel.Swap) []semel.Swapped {
-	m := &many{engine: e, swaps: swaps, out: make([]semel.Swapped, len(swaps)), held: map[semel.Digest]semel.Reading{}}
+	m := &many{engine: e, swaps: swaps, out: make([]semel.Swapped, len(swaps)), left: make([]int, 0, len(swaps))}
 	for i := range swaps {
 		if err := e.refuse(ctx, &swaps[i].Next); err != nil {
 			m.out[i].Err = err
 			continue
 		}
 		m.left = append(m.left, i)
+	}
+	if m.repeats() {
+		m.held = map[semel.Digest]semel.Reading{}
 	}
 	for len(m.left) > 0 {
 		if err := m.send(ctx, m.round()); err != nil {
@@ -48,13 +52,37 @@ func (e *engine) SwapMany(ctx context.Context, swaps []semel.Swap) []semel.Swapp
 	return m.out
 }
 
+// byDigest puts swaps into the one order that everybody's batches have, so that
+// no two wait for each other.
+func (m *many) byDigest(list []int) {
+	slices.SortStableFunc(list, func(a, b int) int {
+		return bytes.Compare(m.swaps[a].Next.Digest[:], m.swaps[b].Next.Digest[:])
+	})
+}
+
+// repeats tells whether a key comes more than once.
+func (m *many) repeats() bool {
+	list := slices.Clone(m.left)
+	m.byDigest(list)
+	for n := 1; n < len(list); n++ {
+		if m.swaps[list[n]].Next.Digest == m.swaps[list[n-1]].Next.Digest {
+			return true
+		}
+	}
+	return false
+}
+
 // round takes from left the swaps that can go together, and answers those that
 // lost to what the last round has written. A conflict is as true at the time of
 // that round as it would be now: both lie within the call.
 func (m *many) round() []int {
-	var together, later []int
+	var later []int
+	together := make([]int, 0, len(m.left))
 	size := 0
-	taken := map[semel.Digest]bool{}
+	var taken map[semel.Digest]bool
+	if m.held != nil {
+		taken = map[semel.Digest]bool{}
+	}
 	for _, i := range m.left {
 		swap := &m.swaps[i]
 		digest := swap.Next.Digest
@@ -65,7 +93,9 @@ func (m *many) round() []int {
 		case taken[digest] || len(together) == maxSwaps || len(together) > 0 && size > maxSwapsBytes:
 			later = append(later, i)
 		default:
-			taken[digest] = true
+			if taken != nil {
+				taken[digest] = true
+			}
 			size += len(swap.Next.Result)
 			together = append(together, i)
 		}
@@ -78,7 +108,7 @@ func (m *many) round() []int {
 // answered notes what a swap came to.
 func (m *many) answered(i int, r semel.Reading, err error) {
 	m.out[i] = semel.Swapped{Reading: r, Err: err}
-	if err == nil || errors.Is(err, semel.ErrConflict) {
+	if m.held != nil && (err == nil || errors.Is(err, semel.ErrConflict)) {
 		m.held[m.swaps[i].Next.Digest] = r
 	}
 }
@@ -98,11 +128,10 @@ func (m *many) send(ctx context.Context, together []int) error {
 		}
 		return err
 	}
-	quarantined := !m.engine.epoch.current.Load().quarantined.IsZero()
 	var inserts, updates []int
 	for _, i := range together {
 		switch {
-		case len(together) == 1, quarantined && m.swaps[i].Old.IsZero():
+		case len(together) == 1:
 			m.alone(ctx, i)
 		case m.swaps[i].Old.IsZero():
 			inserts = append(inserts, i)
@@ -110,18 +139,17 @@ func (m *many) send(ctx context.Context, together []int) error {
 			updates = append(updates, i)
 		}
 	}
-	// One order for everybody, so that two batches cannot wait for each other.
-	for _, list := range [...][]int{inserts, updates} {
-		slices.SortFunc(list, func(a, b int) int {
-			return bytes.Compare(m.swaps[a].Next.Digest[:], m.swaps[b].Next.Digest[:])
-		})
-	}
+	m.byDigest(inserts)
+	m.byDigest(updates)
 	if len(inserts)+len(updates) == 0 {
 		return nil
 	}
 	answers, err := m.commit(ctx, inserts, updates)
-	if errors.Is(err, errQuarantine) {
-		return m.send(ctx, together)
+	if errors.Is(err, errOneByOne) {
+		for _, i := range together {
+			m.alone(ctx, i)
+		}
+		return nil
 	}
 	if err != nil {
 		for _, i := range append(inserts, updates...) {
@@ -139,34 +167,33 @@ func (m *many) send(ctx context.Context, together []int) error {
 	return nil
 }
 
-// errQuarantine: a quarantine has begun since the swaps were put together, and
-// each insert has to be looked at. Nothing was written.
-var errQuarantine = errors.New("postgres: a quarantine has begun")
+// errOneByOne: each insert has to be admitted by itself.
+var errOneByOne = errors.New("postgres: unknown keys are in quarantine")
 
 // commit sends the two statements, together, until the server has taken them.
 func (m *many) commit(ctx context.Context, inserts, updates []int) ([]answer, error) {
 	metas := make([][]byte, len(m.swaps))
-	for _, i := range inserts {
-		metas[i] = encode(&m.swaps[i].Next)
-	}
-	for _, i := range updates {
-		metas[i] = encode(&m.swaps[i].Next)
+	for _, list := range [...][]int{inserts, updates} {
+		for _, i := range list {
+			metas[i] = encode(&m.swaps[i].Next)
+		}
 	}
 	e := m.engine
 	for range tries {
-		p := e.epoch.current.Load()
-		var calls []call
+		p := e.epoch.current.Load() // which may be another than a moment ago
 		if len(inserts) > 0 && !p.quarantined.IsZero() {
-			return nil, errQuarantine
+			return nil, errOneByOne
 		}
+		var calls []call
 		if len(inserts) > 0 {
 			calls = append(calls, call{stmtInsertMany, m.params(p, inserts, metas)})
 		}
 		if len(updates) > 0 {
-			params := append(m.params(p, updates, metas),
-				arrayBytes(oidInt8, len(updates), func(n int) []byte { return int8Bytes(int64(m.swaps[updates[n]].Old.Epoch)) }),
-				arrayBytes(oidInt8, len(updates), func(n int) []byte { return int8Bytes(int64(m.swaps[updates[n]].Old.Counter)) }))
-			calls = append(calls, call{stmtUpdateMany, params})
+			epochs, counters := array(oidInt8, len(updates), 8*len(updates)), array(oidInt8, len(updates), 8*len(updates))
+			for _, i := range updates {
+				epochs, counters = appendInt8(epochs, m.swaps[i].Old.Epoch), appendInt8(counters, m.swaps[i].Old.Counter)
+			}
+			calls = append(calls, call{stmtUpdateMany, append(m.params(p, updates, metas), epochs, counters)})
 		}
 		answers, err := e.exec(ctx, calls...)
 		again, err := e.again(ctx, p, answers, err)
@@ -182,45 +209,49 @@ func (m *many) commit(ctx context.Context, inserts, updates []int) ([]answer, er
 
 // params are those that inserts and updates have in common.
 func (m *many) params(p *epoch, list []int, metas [][]byte) [][]byte {
-	next := func(n int) *semel.Record { return &m.swaps[list[n]].Next }
-	array := func(oid uint32, element func(n int) []byte) []byte { return arrayBytes(oid, len(list), element) }
-	return append(slices.Clip(p.params),
-		array(oidBytea, func(n int) []byte { return next(n).Digest[:] }),
-		array(oidInt2, func(n int) []byte { return int2Bytes(uint8(next(n).State)) }),
-		array(oidInterval, func(n int) []byte { return intervalBytes(next(n).TTL) }),
-		array(oidInterval, func(n int) []byte { return intervalBytes(m.engine.lease.due(m.swaps[list[n]].Old, next(n))) }),
-		array(oidBytea, func(n int) []byte { return metas[list[n]] }),
-		array(oidBytea, func(n int) []byte { return next(n).Result }),
-	)
+	n, sizeMeta, sizeResult := len(list), 0, 0
+	for _, i := range list {
+		sizeMeta += len(metas[i])
+		sizeResult += len(m.swaps[i].Next.Result)
+	}
+	digests, states := array(oidBytea, n, n*len(semel.Digest{})), array(oidInt2, n, 2*n)
+	ttls, dues := array(oidInterval, n, 16*n), array(oidInterval, n, 16*n)
+	all, results := array(oidBytea, n, sizeMeta), array(oidBytea, n, sizeResult)
+	for _, i := range list {
+		next := &m.swaps[i].Next
+		digests = appendBytes(digests, next.Digest[:])
+		states = appendInt2(states, uint8(next.State))
+		ttls = appendInterval(ttls, next.TTL)
+		dues = appendInterval(dues, m.engine.lease.due(m.swaps[i].Old, next))
+		all = appendBytes(all, metas[i])
+		results = appendBytes(results, next.Result)
+	}
+	return append(slices.Clip(p.params), digests, states, ttls, dues, all, results)
 }
 
 // take reads the answer to the swaps of list, which have different keys.
 func (m *many) take(ctx context.Context, a *answer, list []int) {
 	rows := make([]*row, len(list))
-	var byDigest map[semel.Digest]int
+	next := 0
 	for i := range a.rows {
 		r := &a.rows[i]
-		if r.n == 0 { // an insert tells its digest in place of meta
-			if byDigest == nil {
-				byDigest = make(map[semel.Digest]int, len(list))
-				for n, i := range list {
-					byDigest[m.swaps[i].Next.Digest] = n
-				}
-			}
-			if len(r.meta) == len(semel.Digest{}) {
-				rows[byDigest[semel.Digest(r.meta)]] = r
-			}
-		} else if int(r.n) <= len(rows) {
+		if r.n > 0 && int(r.n) <= len(rows) {
 			rows[r.n-1] = r
+			continue
+		}
+		// An insert tells its digest in place of meta, and comes in the order of list,
+		// less those that met another.
+		for n := range len(list) {
+			at := (next + n) % len(list)
+			if bytes.Equal(m.swaps[list[at]].Next.Digest[:], r.meta) {
+				rows[at], next = r, at+1
+				break
+			}
 		}
 	}
-	marks := make(map[int]mark)
+	var marks map[int]mark
 	for n, i := range list {
-		one := answer{header: a.header}
-		if rows[n] != nil {
-			one.rows = []row{*rows[n]}
-		}
-		r, k, sure, err := one.outcome(m.swaps[i].Old, &m.swaps[i].Next)
+		r, k, sure, err := a.outcome(rows[n], m.swaps[i].Old, &m.swaps[i].Next)
 		switch {
 		case !sure:
 			m.alone(ctx, i)
@@ -228,6 +259,9 @@ func (m *many) take(ctx context.Context, a *answer, list []int) {
 		case err == nil:
 			m.engine.wrote(&r.Record)
 		case errors.Is(err, semel.ErrConflict):
+			if marks == nil {
+				marks = map[int]mark{}
+			}
 			marks[i] = k
 		}
 		m.answered(i, r, err)

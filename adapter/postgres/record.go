@@ -50,30 +50,39 @@ const (
 	oidInterval = 1186
 )
 
-// arrayBytes is an array of n elements. A nil element is NULL.
-func arrayBytes(oid uint32, n int, element func(i int) []byte) []byte {
-	b := binary.BigEndian.AppendUint32(make([]byte, 0, 20+n*24), 1)
+// array is the head of an array of n elements, with room for size bytes of them.
+func array(oid uint32, n, size int) []byte {
+	b := binary.BigEndian.AppendUint32(make([]byte, 0, 20+4*n+size), 1)
 	b = binary.BigEndian.AppendUint32(b, 1) // may have NULLs
 	b = binary.BigEndian.AppendUint32(b, oid)
 	b = binary.BigEndian.AppendUint32(b, uint32(n))
-	b = binary.BigEndian.AppendUint32(b, 1) // the first index
-	for i := range n {
-		e := element(i)
-		if e == nil {
-			b = binary.BigEndian.AppendUint32(b, math.MaxUint32)
-			continue
-		}
-		b = binary.BigEndian.AppendUint32(b, uint32(len(e)))
-		b = append(b, e...)
+	return binary.BigEndian.AppendUint32(b, 1) // the first index
+}
+
+// appendBytes appends an element; nil is NULL.
+func appendBytes(b, element []byte) []byte {
+	if element == nil {
+		return binary.BigEndian.AppendUint32(b, math.MaxUint32)
 	}
-	return b
+	return append(binary.BigEndian.AppendUint32(b, uint32(len(element))), element...)
+}
+
+func appendInt8(b []byte, n uint64) []byte {
+	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint32(b, 8), n)
+}
+
+func appendInt2(b []byte, n uint8) []byte { return append(b, 0, 0, 0, 2, 0, n) }
+
+func appendInterval(b []byte, d time.Duration) []byte {
+	b = binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint32(b, 16), uint64(micros(d)))
+	return append(b, 0, 0, 0, 0, 0, 0, 0, 0)
 }
 
 // encode gives the meta column of next.
 func encode(next *semel.Record) []byte {
 	e := next.Entry()
 	e.Record.Version, e.Record.WrittenAt = semel.Version{}, time.Time{}
-	return e.AppendTo(nil)
+	return e.AppendTo(make([]byte, 0, 192+len(next.Key.Scope)+len(next.Key.ID)+len(next.Owner)))
 }
 
 // row is one row of a statement's answer.

@@ -160,6 +160,14 @@ type answer struct {
 	header row
 }
 
+// first is the row of a statement for one key, nil if there is none.
+func (a *answer) first() *row {
+	if len(a.rows) == 0 {
+		return nil
+	}
+	return &a.rows[0]
+}
+
 func (a *answer) has(flag int16) bool { return a.header.state&flag != 0 }
 
 // errNotReplicated: the commit's wait for a standby was cut off on the server.

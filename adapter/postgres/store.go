@@ -108,7 +108,7 @@ func (e *engine) CompareAndSwap(ctx context.Context, old semel.Version, next sem
 	for range tries {
 		p := e.epoch.current.Load()
 		if old.IsZero() { // each time: that the epoch moved may have begun a quarantine
-			if r, err := e.admit(ctx, &next); err != nil {
+			if r, err := e.admit(ctx, p, &next); err != nil {
 				return r, err
 			}
 		}
@@ -120,7 +120,7 @@ func (e *engine) CompareAndSwap(ctx context.Context, old semel.Version, next sem
 		if again {
 			continue
 		}
-		r, m, sure, err := answers[0].outcome(old, &next)
+		r, m, sure, err := answers[0].outcome(answers[0].first(), old, &next)
 		if sure && err == nil {
 			e.wrote(&r.Record)
 			return r, nil
@@ -194,14 +194,13 @@ func onlyIf(is bool, err error) error {
 	return nil
 }
 
-// outcome reads the answer to a single swap. It is not sure if the statement
-// met a row that its snapshot does not show.
-func (a *answer) outcome(old semel.Version, next *semel.Record) (r semel.Reading, m mark, sure bool, err error) {
+// outcome reads what one swap came to; got is nil if the answer has no row for
+// it. It is not sure if the statement met a row that its snapshot does not show.
+func (a *answer) outcome(got *row, old semel.Version, next *semel.Record) (r semel.Reading, m mark, sure bool, err error) {
 	r.Now = a.header.at
-	if len(a.rows) == 0 {
+	if got == nil {
 		return r, m, !old.IsZero(), semel.ErrConflict
 	}
-	got := &a.rows[0]
 	if got.kind == 1 {
 		r.Record = written(next, got)
 		return r, m, true, nil

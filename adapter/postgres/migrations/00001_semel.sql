@@ -15,8 +15,7 @@ CREATE TABLE records (
 	digest  bytea       NOT NULL, -- SHA-256 or HMAC of scope and key
 	meta    bytea       NOT NULL, -- the record less its result, with the SHA-256 of it and a checksum
 	result  bytea,                -- NULL where none is kept
-	CONSTRAINT records_pkey PRIMARY KEY (digest),
-	CONSTRAINT records_digest CHECK (octet_length(digest) = 32)
+	CONSTRAINT records_pkey PRIMARY KEY (digest)
 ) WITH (fillfactor = 40, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);
 
 -- For the sweeper. A write moves its entry only if a record turns out to end sooner than it was thought to.
