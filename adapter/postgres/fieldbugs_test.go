@@ -89,6 +89,15 @@ func TestFieldBug27_DefaultIsolationSerializable(t *testing.T) {
 		if n := number(t, db, `SELECT count(*) FROM pg_settings WHERE name = 'default_transaction_isolation' AND setting = 'serializable'`); n != 1 {
 			t.Fatal("the server's default is not serializable")
 		}
+		// A trigger writes down under which level the store's inserts are made.
+		run(t, db, fmt.Sprintf(`CREATE TABLE %[1]s.seen (level text); CREATE FUNCTION %[1]s.see() RETURNS trigger LANGUAGE plpgsql AS
+			$$BEGIN INSERT INTO %[1]s.seen VALUES (current_setting('transaction_isolation')); RETURN NEW; END$$;
+			CREATE TRIGGER see BEFORE INSERT ON %[1]s.records FOR EACH ROW EXECUTE FUNCTION %[1]s.see()`, schema))
+		mustSwap(t, s, semel.Version{}, pending("level"))
+		if n := number(t, db, `SELECT count(*) FROM `+schema+`.seen WHERE level = 'read committed'`); n != 1 {
+			t.Errorf("%s: the insert was not made at READ COMMITTED", schema)
+		}
+		run(t, db, `DROP TRIGGER see ON `+schema+`.records`)
 		// A transaction has inserted the key and not committed: the store's insert
 		// waits for it, and its snapshot will not show the row.
 		rival := pending("rival")

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // proxy stands between a store and its server, and understands as much of the
@@ -19,6 +20,7 @@ type proxy struct {
 	upstream atomic.Pointer[string]
 	trips    atomic.Int64 // answers that ended, after the first of each connection
 	executes atomic.Int64 // statements sent
+	cancels  atomic.Int64 // requests to cancel
 	lose     atomic.Int64 // how many of the next answers to lose, connection and all
 	mu       sync.Mutex
 	open     []net.Conn
@@ -53,6 +55,19 @@ func (p *proxy) cut() {
 	p.open = nil
 }
 
+// refused fails the test if a request to cancel comes within a while: it would
+// come at once.
+func (p *proxy) refused(t testing.TB) {
+	t.Helper()
+	for range 100 {
+		if p.cancels.Load() > 0 {
+			t.Error("the driver asked the server to cancel a commit")
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
 func (p *proxy) accept() {
 	for {
 		client, err := p.listener.Accept()
@@ -84,6 +99,10 @@ func (p *proxy) requests(to, from net.Conn) {
 	copy(start, size)
 	if _, err := io.ReadFull(from, start[4:]); err != nil {
 		return
+	}
+	const cancelRequest = 80877102
+	if len(start) == 16 && binary.BigEndian.Uint32(start[4:]) == cancelRequest {
+		p.cancels.Add(1)
 	}
 	if _, err := to.Write(start); err != nil {
 		return
