@@ -221,3 +221,36 @@ func TestMigrate(t *testing.T) {
 		t.Errorf("%d lines are in the default partition", n)
 	}
 }
+
+// A user without any privilege of an administrator, who may create in the
+// database, is enough; and so is one who was granted what the README lists.
+func TestOrdinaryUsers(t *testing.T) {
+	p := servers.Postgres(t)
+	db := sql(t, p.URL("postgres"))
+	run(t, db, `GRANT CREATE ON DATABASE postgres TO `+server.LoginRole)
+	owner := opened(t, p.URLAs(server.LoginRole, server.LoginPassword, "postgres"), "ordinary", postgres.Options{})
+	use := func(s *postgres.Store, id string) {
+		t.Helper()
+		claim := mustSwap(t, s, semel.Version{}, pending(id))
+		next := done(id)
+		next.TTL, next.Replay = 0, 0
+		held := mustSwap(t, s, claim.Version, next)
+		mustConflict(t, s, held)
+		if list, err := s.List(t.Context(), semel.Filter{ID: id}); err != nil || len(list) != 1 {
+			t.Errorf("List: %v, %v", list, err)
+		}
+		if history, err := s.History(t.Context(), held.Digest); err != nil || len(history) != 2 {
+			t.Errorf("History: %v, %v", history, err)
+		}
+		if n, err := s.Sweep(t.Context(), 10); n != 1 || err != nil {
+			t.Errorf("Sweep: %d, %v", n, err)
+		}
+	}
+	use(owner, "as owner")
+	run(t, db, `CREATE ROLE semel_granted LOGIN; GRANT USAGE ON SCHEMA ordinary TO semel_granted;
+		GRANT SELECT, INSERT, UPDATE, DELETE ON ordinary.records TO semel_granted; GRANT SELECT, INSERT ON ordinary.journal TO semel_granted;
+		GRANT SELECT, INSERT, UPDATE ON ordinary.epochs TO semel_granted; GRANT SELECT ON ordinary.schema_version TO semel_granted;
+		GRANT USAGE ON SEQUENCE ordinary.version TO semel_granted`)
+	granted := opened(t, p.URLAs("semel_granted", "", "postgres"), "ordinary", postgres.Options{})
+	use(granted, "as granted")
+}
