@@ -76,7 +76,14 @@ func (o *shareOptions) tokens() ([]string, error) {
 		return nil, nil
 	}
 	text, err := os.ReadFile(o.tokenFile)
-	return strings.Fields(string(text)), err
+	if err != nil {
+		return nil, fmt.Errorf("the token file cannot be read: %w", err)
+	}
+	tokens := strings.Fields(string(text))
+	if len(tokens) == 0 {
+		return nil, fmt.Errorf("the token file %s holds no token; make one with `openssl rand -hex 32 > %[1]s`", o.tokenFile)
+	}
+	return tokens, nil
 }
 
 // tls gives the listener's settings, nil for none.
