@@ -196,7 +196,7 @@ func fullEtcd(t *testing.T) {
 	s, b := ownEtcd(t, map[string]string{"quota-backend-bytes": "2097152"})
 	refusesWrites(t, b.url, []refusing{{
 		// Its transactions within transactions pass the quota.
-		name: "full", says: "quota", slack: true,
+		name: "full", says: "quota", starting: "quota", slack: true,
 		on: func() {
 			text := strings.Repeat("f", 1<<19)
 			for i := range 16 {

@@ -89,6 +89,7 @@ func TestShareRefuses(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	store := "--store=sqlite:" + filepath.Join(dir, "semel.db")
+	ca, cert, key := certificates(t, dir)
 	good := "--token-file=" + written(t, dir, "token", token)
 	start := func(args ...string) *exec.Cmd {
 		return exec.Command(built(t), append([]string{"share", "--listen=127.0.0.1:0"}, args...)...)
@@ -108,7 +109,8 @@ func TestShareRefuses(t *testing.T) {
 		{"an unknown store", 2, []string{"--store=mongodb://me:password7@h", good}, []string{"is unknown"}},
 		{"an argument", 2, []string{store, good, "now"}, []string{"now"}},
 		{"no such token file", 1, []string{store, "--token-file=" + filepath.Join(dir, "none")}, []string{"no such file"}},
-		{"an empty token file", 1, []string{store, "--token-file=" + written(t, dir, "empty", "\n")}, []string{"token"}},
+		{"an empty token file", 1, []string{store, "--token-file=" + written(t, dir, "empty", "\n")}, []string{"holds no token", "openssl"}},
+		{"an empty token file beside certificates", 1, []string{store, "--token-file=" + filepath.Join(dir, "empty"), "--tls-client-ca=" + ca, "--tls-cert=" + cert, "--tls-key=" + key}, []string{"holds no token"}},
 		{"a short token", 1, []string{store, "--token-file=" + written(t, dir, "short", "password7")}, []string{"22"}},
 		{"no such certificate", 1, []string{store, good, "--tls-cert=" + filepath.Join(dir, "none"), "--tls-key=x"}, []string{"certificate", "no such file"}},
 		{"a certificate that is none", 1, []string{store, good, "--tls-cert=" + filepath.Join(dir, "token"), "--tls-key=" + filepath.Join(dir, "token")}, []string{"certificate"}},
@@ -151,7 +153,7 @@ func TestShare(t *testing.T) {
 // each of them ran once, or nobody knows.
 func killedShare(t *testing.T, s *share, f *far) {
 	t.Helper()
-	const workers, rounds = 4, 5
+	const workers, rounds = 8, 10
 	var asking sync.WaitGroup
 	stop := make(chan struct{})
 	asked := make([][]string, workers)
