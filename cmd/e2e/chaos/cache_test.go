@@ -82,7 +82,7 @@ func abuse(o *operator, cache *server.Redis, n int, source *rand.Rand) error {
 // store, while gateways die as well: no answer changes (C5).
 func TestCache(t *testing.T) {
 	t.Parallel()
-	db, cache := startPostgres(t, nil), startCache(t)
+	db, cache := startPostgres(t), startCache(t)
 	o := operate(t, cache)
 	s := newScene(t, 2, planned(abuses), db.URL("postgres"), storm.APIOptions{}, "--cache", "memory:1MiB,"+cache.URL())
 	var at []time.Duration
@@ -133,7 +133,7 @@ func (o *operator) number(name string) int {
 func TestOutage(t *testing.T) {
 	t.Parallel()
 	const keys = 20
-	db, cache := startPostgres(t, nil), startCache(t)
+	db, cache := startPostgres(t), startCache(t)
 	s := newScene(t, 2, 2*keys, db.URL("postgres"), storm.APIOptions{Work: 2 * time.Millisecond}, "--cache", "memory:1MiB,"+cache.URL())
 	s.client.Patience(20 * time.Second) // a claim is given up after 5 s
 	old, fresh := s.clients.Payments[:keys], s.clients.Payments[keys:]

@@ -18,7 +18,7 @@ import (
 func TestFailOpen(t *testing.T) {
 	t.Parallel()
 	const keys = 20 // of each kind
-	db := startPostgres(t, nil)
+	db := startPostgres(t)
 	s := newScene(t, 2, 2*keys, db.URL("postgres"), storm.APIOptions{Work: 2 * time.Millisecond}, "--cache", "none", "--fail-open")
 	s.client.Patience(20 * time.Second)
 	both, one := s.clients.Payments[:keys], s.clients.Payments[keys:]

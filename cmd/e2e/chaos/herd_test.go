@@ -15,7 +15,7 @@ import (
 // printed, and decides nothing.
 func TestHerd(t *testing.T) {
 	const work = 100 * time.Millisecond
-	db := startPostgres(t, nil)
+	db := startPostgres(t)
 	s := newScene(t, 3, 2*sizes.herds+2, db.URL("postgres"), storm.APIOptions{Work: work}, "--wait", "1m")
 	s.client.Patience(2 * time.Minute)
 	next := 0

@@ -17,9 +17,12 @@ import (
 	"github.com/semelhq/semel/internal/server"
 )
 
-func startPostgres(t *testing.T, settings map[string]string) *server.Postgres {
+func startPostgres(t *testing.T) *server.Postgres {
 	t.Helper()
-	db, err := server.StartPostgres(filepath.Join(t.TempDir(), "postgres"), server.PostgresOptions{Settings: settings})
+	db, err := server.StartPostgres(filepath.Join(t.TempDir(), "postgres"), server.PostgresOptions{Settings: map[string]string{
+		// A standby that comes back lets those finish who ask whether it is ready.
+		"max_standby_archive_delay": "-1", "max_standby_streaming_delay": "-1",
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +56,7 @@ func promote(primary, standby *server.Postgres, meanwhile func() error) error {
 // answer is the same after the promotions, and every key goes on.
 func TestSynchronousPromotion(t *testing.T) {
 	t.Parallel()
-	primary := startPostgres(t, nil)
+	primary := startPostgres(t)
 	standby := startStandby(t, primary, true)
 	relay, err := lossy.Start(lossy.Options{Upstream: primary.Address(), Seed: seed})
 	if err != nil {
@@ -104,7 +107,7 @@ func TestAsynchronousPromotion(t *testing.T) {
 }
 
 func asynchronous(t *testing.T) {
-	primary := startPostgres(t, nil)
+	primary := startPostgres(t)
 	standby := startStandby(t, primary, false)
 	s := newScene(t, 2, planned(5), several(primary, standby), storm.APIOptions{}, "--cache", "none")
 	var at []time.Duration

@@ -38,7 +38,7 @@ func TestSQLite(t *testing.T) {
 
 func TestPostgres(t *testing.T) {
 	t.Parallel()
-	db := startPostgres(t, nil)
+	db := startPostgres(t)
 	kill(t, "PostgreSQL", db.URL("postgres"), db, sizes.postgresKills, sizes.gatewayKills)
 }
 
