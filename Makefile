@@ -51,8 +51,8 @@ sim: ## simulate SEEDS=20000 seeded schedules with faults
 bench: servers ## measure against the peers (fiber, Caddy), all rounds printed
 	@cd bench && GOWORK=off $(GO) run .
 
-chaos: servers ## end-to-end tests with real processes and kill -9, never from the cache
-	@$(GO) test -count=1 -v ./cmd/e2e/...
+chaos: servers ## end-to-end tests with real processes and kill -9, in the large sizes: hours
+	@SEMEL_CHAOS=large $(GO) test -count=1 -v -p 1 -timeout 24h ./cmd/e2e/...
 
 demo: ## a payment API, a lossy network and a retry storm, with a live report
 	@$(GO) run ./cmd/semel demo
