@@ -39,6 +39,7 @@ var servers server.Set
 
 func TestMain(m *testing.M) {
 	flag.Parse()
+	_ = flag.Set("test.parallel", "6") // it exists; tests wait for timeouts, more than they compute
 	if *seed == 0 {
 		*seed = rand.Uint64N(1_000_000) + 1
 	}

@@ -53,12 +53,16 @@ func (f *far) stop(t *testing.T) {
 	f.stopped = true
 }
 
-// cautions checks that each of the texts was said when the gateway started.
-func (f *far) cautions(t *testing.T, texts ...string) {
+// says checks that the gateway has written each of the texts. What it wrote
+// takes a moment to get here.
+func (f *far) says(t *testing.T, texts ...string) {
 	t.Helper()
 	for _, text := range texts {
-		if !strings.Contains(f.process.Output(), text) {
-			t.Errorf("at the start it does not say %q, but:\n%s", text, f.process.Output())
+		for deadline := time.Now().Add(patience); !strings.Contains(f.process.Output(), text); time.Sleep(5 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Errorf("it does not say %q, but:\n%s", text, f.process.Output())
+				break
+			}
 		}
 	}
 }
@@ -164,10 +168,10 @@ func TestRefusedRedis(t *testing.T) {
 	rediscli(t, s, "CONFIG SET maxmemory-policy noeviction")
 	// What forgets is used, with a word of caution.
 	loose, unkept := ownRedis(t, map[string]string{"appendonly": "no"})
-	startFar(t, unkept.url).cautions(t, "set appendonly yes and appendfsync always")
+	startFar(t, unkept.url).says(t, "set appendonly yes and appendfsync always")
 	rediscli(t, loose, "CONFIG SET appendonly yes")
 	rediscli(t, loose, "CONFIG SET appendfsync everysec")
-	startFar(t, unkept.url).cautions(t, "appendfsync is everysec")
+	startFar(t, unkept.url).says(t, "appendfsync is everysec")
 }
 
 // etcdCall calls etcd's gateway from JSON to gRPC.
@@ -295,7 +299,7 @@ func TestClocks(t *testing.T) {
 			AS $$ SELECT pg_catalog.clock_timestamp() `+hour+` $$`)
 		psql(t, s.URL("postgres"), "ALTER DATABASE "+name+" SET search_path = odd, pg_catalog, public")
 		f := startFar(t, url)
-		f.cautions(t, "set the clocks")
+		f.says(t, "set the clocks")
 		f.runs(t, "/hour-off")
 		startFarOf(t, f.upstream, url, "--cache=none").replays(t, "/hour-off")
 		if off := psql(t, url, "SELECT abs(extract(epoch FROM written - pg_catalog.clock_timestamp())) > 3000 FROM semel.records LIMIT 1"); off != "t" {
