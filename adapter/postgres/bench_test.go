@@ -103,7 +103,7 @@ func BenchmarkPairs(b *testing.B) {
 		}
 		return err
 	}
-	for _, c := range []struct{ callers, n, m int }{{512, 60000, 8000}} {
+	for _, c := range []struct{ callers, n, m int }{{1, 600, 600}, {64, 15000, 6000}, {512, 40000, 6000}} {
 		b.Run(fmt.Sprint(c.callers), func(b *testing.B) {
 			for range b.N {
 				var ratios []float64
