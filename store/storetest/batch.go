@@ -26,6 +26,7 @@ func batchChecks() []check {
 		{"a conflict in the middle does not undo the others", 0, func(e *env) { batchOneBad(e, 2) }},
 		{"a conflict last does not undo what went before", 0, func(e *env) { batchOneBad(e, 4) }},
 		{"every other one conflicts", 0, batchAlternating},
+		{"stale completions among fresh ones", 0, batchStaleAmong},
 		{"all conflict: nothing changes", 0, batchAllConflict},
 		{"over nothing held conflicts with nothing", 0, batchOverNothing},
 		{"a conflict brings every field", 0, batchConflictWhole},
@@ -196,6 +197,24 @@ func batchAlternating(e *env) {
 	}
 	if written := e.judged(swaps, e.batch(swaps), held); len(written) != 10 {
 		e.Fatalf("%d of 20 were written, want 10", len(written))
+	}
+}
+
+// batchStaleAmong completes ten keys, every third of which another took over
+// meanwhile: each completion stands for itself.
+func batchStaleAmong(e *env) {
+	var swaps []semel.Swap
+	heirs := map[int]semel.Record{}
+	for i := range 10 {
+		held := e.insert(e.pending(fmt.Sprint("k", i)))
+		swaps = append(swaps, semel.Swap{Old: held.Version, Next: e.complete(held)})
+		if i%3 == 1 {
+			heirs[i] = e.swap(held.Version, e.heir(held))
+		}
+	}
+	e.judged(swaps, e.batch(swaps), heirs)
+	for _, heir := range heirs {
+		e.holds(heir)
 	}
 }
 
