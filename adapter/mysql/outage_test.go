@@ -73,6 +73,9 @@ func TestFieldBug35_KillLosesNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		wg.Wait()
+		// The server tells its start in whole seconds, and this one was started a
+		// moment ago.
+		time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(time.Second)))
 		if err := m.Start(); err != nil {
 			t.Fatal(err)
 		}
