@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/url"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -100,13 +101,13 @@ func TestSynchronousPromotion(t *testing.T) {
 // twice. When an operator ends that, the lost ones do run again, which shows that
 // it was the refusal that prevented it.
 func TestAsynchronousPromotion(t *testing.T) {
-	t.Parallel()
-	for range sizes.promotions {
-		asynchronous(t)
+	for n := range sizes.promotions {
+		t.Run(strconv.Itoa(n+1), asynchronous)
 	}
 }
 
 func asynchronous(t *testing.T) {
+	t.Parallel()
 	primary := startPostgres(t)
 	standby := startStandby(t, primary, false)
 	s := newScene(t, 2, planned(5), several(primary, standby), storm.APIOptions{}, "--cache", "none")
