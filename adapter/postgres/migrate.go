@@ -139,7 +139,7 @@ func (e *engine) schemaVersion(ctx context.Context, q query) (int, error) {
 	case tables == 0:
 		return nothing, nil
 	case ours == 0:
-		return 0, fmt.Errorf("the schema %s holds tables of another application: name another with Options.Schema, or drop it", e.schema)
+		return 0, fmt.Errorf("the schema %s holds tables of another application: take another database, or in a program of your own another Options.Schema; it was not changed", e.schema)
 	}
 	var version int
 	err = q.QueryRow(ctx, e.in("SELECT max(version) FROM @.schema_version")).Scan(&version)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"syscall"
 
 	"github.com/redis/rueidis"
 )
@@ -33,6 +34,8 @@ func advice(code string) string {
 		return "the server cannot write its snapshot or append-only file and takes no writes: look at its log and its disk"
 	case "NOREPLICAS":
 		return "fewer replicas are connected than min-replicas-to-write asks for, so the server takes no writes"
+	case "WRONGTYPE":
+		return "another program has a key of that name: take another prefix, as prefix= in the URL"
 	case "LOADING":
 		return "the server is still reading its data set; try again soon"
 	case "BUSY":
@@ -64,6 +67,8 @@ func explain(name, verb string, err error) error {
 		return fmt.Errorf("redis %s: cannot %s: the server reports an error: %w", name, verb, err)
 	case errors.Is(err, rueidis.ErrClosing):
 		return errClosed
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("redis %s: cannot %s: nobody listens there: is the server running, and are host and port right?: %w", name, verb, err)
 	case errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("redis %s: cannot %s: no answer in time; what was sent may or may not be done: %w", name, verb, err)
 	}
