@@ -245,10 +245,12 @@ func waitFor(t testing.TB, what string, ready func() bool) {
 	}
 }
 
-// blocked waits until n transactions of the database wait for a lock.
+// blocked waits until n transactions of the database wait for a lock. The server
+// keeps what innodb_trx shows until nobody has read it for 100 ms.
 func blocked(t testing.TB, db *sql.DB, n int) {
 	t.Helper()
 	waitFor(t, fmt.Sprintf("%d transactions that wait for a lock", n), func() bool {
+		time.Sleep(150 * time.Millisecond)
 		return number(t, db, `SELECT COUNT(*) FROM information_schema.innodb_trx x JOIN information_schema.processlist p
 			ON p.id=x.trx_mysql_thread_id WHERE x.trx_state='LOCK WAIT' AND p.db=DATABASE()`) >= n
 	})
