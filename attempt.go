@@ -157,7 +157,7 @@ func (a *Attempt) claimReply(now time.Time, r Reading, err error, mine bool) Mov
 		return a.judge(now, r)
 	case errors.Is(err, ErrDamaged):
 		return a.end(Verdict{Action: Refuse, Reason: Damaged}, err)
-	case errors.Is(err, ErrRejected):
+	case errors.Is(err, ErrRejected), errors.Is(err, ErrUnavailable):
 		return a.end(Verdict{}, err)
 	case !now.Before(a.giveUp):
 		return a.end(Verdict{}, errors.Join(ErrUnavailable, err))

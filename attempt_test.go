@@ -2,6 +2,7 @@ package semel_test
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -273,5 +274,28 @@ func TestLateGrantGivenUpIsTakenBack(t *testing.T) {
 		if s.move.Do != semel.Stop || s.held.State != semel.Released {
 			t.Errorf("second claim lands %s: got %v, want released", lands, s.held.State)
 		}
+	}
+}
+
+// A store that refuses for now ends the attempt at once; what an earlier try
+// may have left behind is taken back.
+func TestRefusedForNow(t *testing.T) {
+	s := newScript(t, semel.Policy{}, "k", noon())
+	s.begin()
+	s.land(s.move.Swap) // and its answer is lost
+	s.fails()
+	s.sleeps()
+	s.move = s.Reply(s.now, semel.Reading{}, fmt.Errorf("in quarantine: %w", semel.ErrUnavailable))
+	s.wants(semel.Stop, "refused for now")
+	if !errors.Is(s.Err(), semel.ErrUnavailable) {
+		t.Errorf("got %v, want what the store said", s.Err())
+	}
+	s.move = s.Disown(s.now)
+	s.wants(semel.ReadRecord, "a claim that may have landed is looked for")
+	s.store()
+	s.store()
+	s.wants(semel.Stop, "taken back")
+	if s.held.State != semel.Released {
+		t.Errorf("the claim that landed is left %v", s.held.State)
 	}
 }

@@ -14,9 +14,10 @@ var (
 	// ErrRejected, from a store: this write can never succeed, and nothing was
 	// written. Repeating it does not help.
 	ErrRejected = errors.New("semel: the store rejects this record")
-	// ErrUnavailable, from a guard: the store did not answer in time, so nothing
-	// was started (INVARIANTS S12). Try again later. HTTP 503.
-	ErrUnavailable = errors.New("semel: the store cannot be reached")
+	// ErrUnavailable, from a guard: the store did not answer in time, or refuses for
+	// now, so nothing was started (INVARIANTS S12). Try again later. HTTP 503. From a
+	// store: this call wrote nothing, and repeating it soon does not help.
+	ErrUnavailable = errors.New("semel: the store is not available")
 	// ErrInDoubt: the operation started and nobody knows how it ended. Do not run
 	// it again; ask again later, or look at its effect. HTTP 409.
 	ErrInDoubt = errors.New("semel: the outcome is unknown")

@@ -32,8 +32,9 @@ type Store interface {
 	//
 	// If another version is held, the error is [ErrConflict] and the Reading is
 	// what is held. If what is held cannot be decoded, the error is [ErrDamaged].
-	// [ErrRejected] says that the write can never succeed and did not happen. Any
-	// other error means that nobody knows whether the write happened: the caller
+	// [ErrRejected] says that the write can never succeed and did not happen,
+	// [ErrUnavailable] that it is refused for a while and did not happen. Any other
+	// error means that nobody knows whether the write happened: the caller
 	// repeats it with the same Nonce and recognises its own write by it.
 	//
 	// Nobody changes the bytes of a Result: the store may keep next.Result, and the

@@ -42,6 +42,7 @@ const (
 	SettledNotDone                 // an operator settles a key in doubt as not done
 	TimedKey                       // a key that carries its own time, by a client's clock
 	LateRetry                      // a retry after the key was forgotten
+	RefusedForNow                  // the store takes no new key at the moment
 	faultCount
 )
 
@@ -52,7 +53,7 @@ func (f Fault) String() string {
 		"outage", "error-after-write", "failover", "sweep", "damaged-record", "rejected-result", "crash", "restart", "pause",
 		"hiccup", "wrong-clock", "drifting-clock", "client-gone", "answer-not-seen", "herd", "changed-payload", "foreign-key",
 		"slow-handler", "deaf-handler", "panic", "nothing-done", "dial-error", "outcome-unknown", "oversized-result",
-		"stray-full", "settled-done", "settled-not-done", "timed-key", "late-retry",
+		"stray-full", "settled-done", "settled-not-done", "timed-key", "late-retry", "refused-for-now",
 	}
 	if f >= 0 && int(f) < len(names) {
 		return names[f]
@@ -77,6 +78,7 @@ var usual = [faultCount]int64{
 	Crash: 1, Pause: 1, Hiccup: 1, WrongClock: 4000, DriftingClock: 5000, ClientGone: 1200, AnswerNotSeen: 1000, Herd: 1500,
 	ChangedPayload: 1500, ForeignKey: 3000, SlowHandler: 1500, DeafHandler: 3000, Panicked: 800, NothingDone: 800,
 	DialError: 800, OutcomeUnknown: 800, Oversized: 800, StrayFull: 1000, SettledDone: 1, TimedKey: 2500, LateRetry: 3000,
+	RefusedForNow: 100,
 }
 
 // weather is how often each fault fires in one world.

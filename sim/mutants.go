@@ -188,7 +188,7 @@ func moveMutants() []Mutant {
 		{"own-claim-is-a-duplicate", "after a lost answer the own claim counts as done (8)", []string{"SWALLOWED", "L1"}, mine(func(r *semel.Reading) {
 			r.Record.State, r.Record.Nonce, r.Record.Replay = semel.Done, semel.Nonce{}, time.Hour
 		})},
-		{"nonce-forgotten", "after a lost answer the own claim is another's (8)", []string{"L1"}, mine(func(r *semel.Reading) { r.Record.Nonce = semel.Nonce{} })},
+		{"nonce-forgotten", "after a lost answer the own claim is another's (8)", []string{"L1", "S5"}, mine(func(r *semel.Reading) { r.Record.Nonce = semel.Nonce{} })},
 		{"fresh-nonce", "each try has a nonce of its own", []string{"L1"}, swaps(func(a *attempt, w *semel.Swap) { w.Next.Nonce = a.w.nonce() })},
 		{"completion-believed", "an error of the completion is taken for success (3, 28)", []string{"SILENT"}, believed(finishing)},
 		{"renewal-believed", "an error of a renewal is taken for success", []string{"S1", "LOST"}, believed(renewing)},

@@ -50,6 +50,9 @@ func (s *store) swap(c *call) (semel.Reading, error) {
 	if c.from != nil && c.from.rejects && len(next.Result) > 0 {
 		return semel.Reading{Now: now}, semel.ErrRejected
 	}
+	if c.from != nil && old.IsZero() && w.strikes(RefusedForNow) {
+		return semel.Reading{Now: now}, semel.ErrUnavailable
+	}
 	if before.Version != old {
 		w.note(noteConflict, nil, c.key, int64(before.Version.Counter), int64(before.State))
 		return semel.Reading{Record: before, Now: now}, semel.ErrConflict

@@ -19,6 +19,10 @@ import (
 type barrier struct {
 	// below: transactions before it are on the standby, or came to nothing.
 	below atomic.Uint64
+	// alone counts the writes that were acknowledged while commits waited for no
+	// standby, and covered how many of them are on one: all those before a commit
+	// that did wait was sent.
+	alone, covered atomic.Uint64
 
 	mu sync.Mutex
 	// sure are transactions that were confirmed though an older one still runs.
@@ -39,6 +43,24 @@ func (b *barrier) passed(xmin uint64) {
 		}
 	}
 }
+
+// acknowledged notes that a write has been answered. before is what alone was
+// when it was sent.
+func (b *barrier) acknowledged(before uint64, waited bool) {
+	if !waited {
+		b.alone.Add(1)
+		return
+	}
+	for {
+		old := b.covered.Load()
+		if before <= old || b.covered.CompareAndSwap(old, before) {
+			return
+		}
+	}
+}
+
+// lacking tells whether a standby may lack writes that were acknowledged here.
+func (b *barrier) lacking() bool { return b.alone.Load() != b.covered.Load() }
 
 // known tells whether what transaction xmin wrote is on the standby. Rows know
 // the lower half of the number only; what is visible is never 2^31 apart, but for
@@ -67,8 +89,12 @@ func (b *barrier) confirmed(xmin uint32) {
 }
 
 // forget drops what a server's transactions were: another's have other numbers.
-func (b *barrier) forget() {
+// After a promotion nothing is left that the standby could lack.
+func (b *barrier) forget(promoted bool) {
 	b.below.Store(0)
+	if promoted {
+		b.covered.Store(b.alone.Load())
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.sure = nil

@@ -29,7 +29,7 @@ func connect(ctx context.Context, url string, o Options) (*engine, error) {
 	if !regexp.MustCompile(`^[a-z_][a-z0-9_]{0,40}$`).MatchString(o.Schema) {
 		return nil, fmt.Errorf("postgres: %q is no name for a schema here: want at most 41 of a-z, 0-9 and _, not beginning with a digit", o.Schema)
 	}
-	e := &engine{options: o, schema: pgx.Identifier{o.Schema}.Sanitize(), pooled: o.Pooler}
+	e := &engine{options: o, schema: pgx.Identifier{o.Schema}.Sanitize(), pooled: o.Pooler, untidy: make(chan struct{}, 1)}
 	e.sql = texts(e.schema)
 	e.barrier.wake.L = &e.barrier.mu
 	err := e.dial(ctx, url)

@@ -31,14 +31,22 @@ type epoch struct {
 
 // epochs is the epoch that the store writes under.
 type epochs struct {
-	current atomic.Pointer[epoch]
-	mu      sync.Mutex // held while it is renewed
+	current     atomic.Pointer[epoch]
+	synchronous atomic.Bool // as the epoch's row has it
+	mu          sync.Mutex  // held while it is renewed
 }
 
 // ErrQuarantined says that a key is not known here and may be one that the
 // server lost in a promotion or a restore: running it could be a second run.
-// Nothing was written. Repeat it later, or use a new UUIDv7 as key; HTTP 503.
-var ErrQuarantined = errors.New("postgres: the key may have been lost in a promotion")
+// Nothing was written. Repeat it later, or use a new UUIDv7 as key; HTTP 503. It
+// is a [semel.ErrUnavailable].
+var ErrQuarantined error = quarantineError{}
+
+type quarantineError struct{}
+
+func (quarantineError) Error() string { return "postgres: the key may have been lost in a promotion" }
+
+func (quarantineError) Is(target error) bool { return target == semel.ErrUnavailable }
 
 // clockSkew is how far a client's clock may be ahead, and with it the time in
 // a key.
@@ -53,12 +61,12 @@ func (e *engine) renewEpoch(ctx context.Context, old *epoch) error {
 	if old != e.epoch.current.Load() {
 		return nil
 	}
-	now, err := e.transactEpoch(ctx)
+	now, err := e.transactEpoch(ctx, old)
 	if err != nil {
 		return err
 	}
 	now.params = [][]byte{timeBytes(now.started), []byte(now.timeline), int8Bytes(now.number)}
-	e.barrier.forget()
+	e.barrier.forget(old == nil || old.timeline != now.timeline)
 	e.epoch.current.Store(now)
 	return nil
 }
@@ -71,7 +79,10 @@ const (
 	FROM @.epochs ORDER BY epoch DESC LIMIT 1`
 	sqlNewEpoch = `INSERT INTO @.epochs (epoch, system, timeline, started, relation, since, synchronous, lost_after, quarantined)
 	VALUES ($1, $2, $3, $4, $5::int8::oid, $6, $7, $8, $9)`
-	sqlSynchronous = `UPDATE @.epochs SET synchronous = $2 WHERE epoch = $1`
+	sqlRefresh = `SELECT current_setting('synchronous_standby_names') <> '', synchronous, quarantined, lost_after
+	FROM @.epochs WHERE epoch = $1`
+	sqlSameEpoch = `UPDATE @.epochs SET synchronous = $2, lost_after = $3, quarantined = $4
+	WHERE epoch = $1 AND (synchronous, lost_after, quarantined) IS DISTINCT FROM ($2, $3, $4)`
 )
 
 // identity is a server as the epochs tell servers apart.
@@ -89,16 +100,20 @@ func (i identity) same(o identity) bool {
 
 // mayLack tells whether the server may lack keys that the one before it had
 // acknowledged. The same data after a restart lacks none. Neither does a standby
-// that commits had waited for.
-func (i identity) mayLack(before identity) bool {
+// that commits had waited for, unless this process knows better: the row that
+// tells so is the standby's, which may have been left behind.
+func (i identity) mayLack(before identity, lacking bool) bool {
 	if i.system == before.system && i.relation == before.relation {
-		return i.timeline != before.timeline && !before.synchronous
+		return i.timeline != before.timeline && (!before.synchronous || lacking)
 	}
 	return true
 }
 
-func (e *engine) transactEpoch(ctx context.Context) (*epoch, error) {
+// transactEpoch finds or makes the epoch's row. old is the epoch before, as this
+// process knows it; nil when it starts.
+func (e *engine) transactEpoch(ctx context.Context, old *epoch) (*epoch, error) {
 	var out *epoch
+	lacking := e.barrier.lacking()
 	err := e.transact(ctx, func(tx pgx.Tx) error {
 		if err := e.lock(ctx, tx, "epoch"); err != nil {
 			return err
@@ -111,6 +126,7 @@ func (e *engine) transactEpoch(ctx context.Context) (*epoch, error) {
 			return err
 		}
 		out = &epoch{started: is.started, timeline: is.timeline, since: now}
+		e.epoch.synchronous.Store(is.synchronous)
 		err = tx.QueryRow(ctx, e.in(sqlLastEpoch)).Scan(&out.number, &was.system, &was.timeline, &was.started, &was.relation, &was.synchronous, &since, &lostAfter, &quarantined)
 		switch {
 		case errors.Is(err, pgx.ErrNoRows): // a store that holds nothing lacks nothing
@@ -118,12 +134,13 @@ func (e *engine) transactEpoch(ctx context.Context) (*epoch, error) {
 			return err
 		case is.same(was):
 			out.since, out.quarantined, out.lostAfter = since, orZero(quarantined), orZero(lostAfter)
-			if is.synchronous == was.synchronous {
-				return nil
+			if out.quarantined.IsZero() && old != nil && old.timeline != is.timeline && lacking && e.options.Quarantine > 0 {
+				// Who made the row did not know.
+				out.lostAfter, out.quarantined = old.since, now.Add(e.options.Quarantine)
 			}
-			_, err := tx.Exec(ctx, e.in(sqlSynchronous), out.number, is.synchronous)
+			_, err := tx.Exec(ctx, e.in(sqlSameEpoch), out.number, is.synchronous, orNull(out.lostAfter), orNull(out.quarantined))
 			return err
-		case is.mayLack(was) && e.options.Quarantine > 0:
+		case is.mayLack(was, lacking) && e.options.Quarantine > 0:
 			out.lostAfter, out.quarantined = since, now.Add(e.options.Quarantine)
 			if replayed != nil {
 				out.lostAfter = *replayed
@@ -182,7 +199,7 @@ func (e *engine) admit(ctx context.Context, p *epoch, next *semel.Record) (semel
 	case !p.suspect(next, r.Now):
 		return semel.Reading{}, nil
 	}
-	e.refreshQuarantine(ctx, p)
+	e.refreshEpoch(ctx, p)
 	if p = e.epoch.current.Load(); !p.suspect(next, r.Now) {
 		return semel.Reading{}, nil
 	}
@@ -191,15 +208,27 @@ func (e *engine) admit(ctx context.Context, p *epoch, next *semel.Record) (semel
 		p.quarantined.UTC().Format(time.RFC3339), p.since.Add(clockSkew).UTC().Format(time.RFC3339))
 }
 
-// refreshQuarantine looks whether somebody has ended the quarantine.
-func (e *engine) refreshQuarantine(ctx context.Context, p *epoch) {
-	var until *time.Time
-	if err := e.pool.QueryRow(ctx, e.in(`SELECT quarantined FROM @.epochs WHERE epoch = $1`), p.number).Scan(&until); err != nil {
-		return // then it stands
+// refreshEpoch notes in the epoch's row whether commits wait for a standby, and
+// looks whether somebody has begun or ended a quarantine. If it fails, all stands.
+func (e *engine) refreshEpoch(ctx context.Context, p *epoch) {
+	var is, was bool
+	var until, after *time.Time
+	if err := e.pool.QueryRow(ctx, e.in(sqlRefresh), p.number).Scan(&is, &was, &until, &after); err != nil {
+		return
 	}
+	if is != was {
+		err := e.transact(ctx, func(tx pgx.Tx) error {
+			_, err := tx.Exec(ctx, e.in(sqlSameEpoch), p.number, is, after, until)
+			return err
+		})
+		if err != nil {
+			return
+		}
+	}
+	e.epoch.synchronous.Store(is)
 	if !orZero(until).Equal(p.quarantined) {
 		next := *p
-		next.quarantined = orZero(until)
+		next.quarantined, next.lostAfter = orZero(until), orZero(after)
 		e.epoch.current.CompareAndSwap(p, &next)
 	}
 }

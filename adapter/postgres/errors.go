@@ -15,7 +15,7 @@ import (
 // and what to do. It gives nil for nil. What can never succeed is
 // semel.ErrRejected; the server has undone it.
 func (e *engine) explain(verb string, err error) error {
-	if err == nil || errors.Is(err, semel.ErrDamaged) || errors.Is(err, ErrQuarantined) {
+	if err == nil || errors.Is(err, semel.ErrDamaged) || errors.Is(err, semel.ErrUnavailable) {
 		return err
 	}
 	fail := func(advice string) error {

@@ -179,6 +179,69 @@ func TestFieldBug29_AsynchronousPromotion(t *testing.T) {
 	mustSwap(t, s, semel.Version{}, pending("after the quarantine"))
 }
 
+// 29: commits had waited for the standby until it fell behind and an operator
+// let them go on without. The row that it has still says that they wait.
+func TestFieldBug29_StandbyLeftBehind(t *testing.T) {
+	p := private(t, nil)
+	second := standby(t, p, true)
+	wire, through := between(t, p.URL("postgres"))
+	s := opened(t, through, "semel", postgres.Options{MaxConns: 2, ListenURL: through})
+	db := sql(t, p.URL("postgres"))
+	kept := mustSwap(t, s, semel.Version{}, pending("kept"))
+	must(t, second.Stop())
+	run(t, db, `ALTER SYSTEM SET synchronous_standby_names = ''`)
+	run(t, db, `SELECT pg_reload_conf()`)
+	eventually(t, "commits wait no more", func() bool { return number(t, db, `SELECT count(*) FROM pg_stat_replication`) == 0 })
+	lost := mustSwap(t, s, semel.Version{}, pending("lost"))
+	eventually(t, "the row says so", func() bool { return number(t, db, `SELECT count(*) FROM semel.epochs WHERE synchronous`) == 0 })
+	must(t, p.Kill())
+	must(t, second.Start())
+	must(t, second.Promote())
+
+	stranger := opened(t, second.URL("postgres"), "semel", postgres.Options{})
+	mustSwap(t, stranger, semel.Version{}, pending("taken by one who knows nothing of it"))
+	wire.upstream.Store(hostOf(t, second.URL("postgres")))
+	wire.cut()
+	eventually(t, "the store is at work again", func() bool { _, err := s.Get(t.Context(), kept.Digest); return err == nil })
+	retryLost(t, s, false, lost)
+	mustSwap(t, s, kept.Version, done("kept"))
+	_, err := opened(t, second.URL("postgres"), "semel", postgres.Options{}).CompareAndSwap(t.Context(), semel.Version{}, pending("lost"))
+	if !errors.Is(err, postgres.ErrQuarantined) || !errors.Is(err, semel.ErrUnavailable) {
+		t.Errorf("through another store: %v, want ErrQuarantined", err)
+	}
+}
+
+// A standby that commits wait for again has all, and its promotion loses nothing.
+func TestStandbyThatCaughtUp(t *testing.T) {
+	p := private(t, nil)
+	second := standby(t, p, true)
+	wire, through := between(t, p.URL("postgres"))
+	s := opened(t, through, "semel", postgres.Options{MaxConns: 2, ListenURL: through})
+	db := sql(t, p.URL("postgres"))
+	var names string
+	must(t, db.QueryRow(t.Context(), `SHOW synchronous_standby_names`).Scan(&names))
+	run(t, db, `ALTER SYSTEM SET synchronous_standby_names = ''`)
+	run(t, db, `SELECT pg_reload_conf()`)
+	mustSwap(t, s, semel.Version{}, pending("alone"))
+	eventually(t, "the row says so", func() bool {
+		mustSwap(t, s, semel.Version{}, pending(fmt.Sprint(time.Now().UnixNano())))
+		return number(t, db, `SELECT count(*) FROM semel.epochs WHERE synchronous`) == 0
+	})
+	run(t, db, `ALTER SYSTEM SET synchronous_standby_names = '`+names+`'`)
+	run(t, db, `SELECT pg_reload_conf()`)
+	eventually(t, "the row says that they wait", func() bool {
+		mustSwap(t, s, semel.Version{}, pending(fmt.Sprint(time.Now().UnixNano())))
+		return number(t, db, `SELECT count(*) FROM semel.epochs WHERE synchronous`) == 1
+	})
+	mustSwap(t, s, semel.Version{}, pending("waited for"))
+	must(t, p.Kill())
+	must(t, second.Promote())
+	wire.upstream.Store(hostOf(t, second.URL("postgres")))
+	wire.cut()
+	eventually(t, "the store is at work again", func() bool { _, err := s.Get(t.Context(), semel.Digest{1}); return err == nil })
+	mustSwap(t, s, semel.Version{}, pending("new"))
+}
+
 // retryLost repeats the claim of a key that was lost, as the first swap that the
 // store makes after the promotion.
 func retryLost(t *testing.T, s *postgres.Store, many bool, r semel.Record) {

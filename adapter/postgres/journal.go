@@ -99,7 +99,7 @@ type keep struct {
 }
 
 // keepEvery is how often.
-const keepEvery = 10 * time.Minute
+const keepEvery = 30 * time.Second
 
 func startKeeping(e *engine) *keep {
 	ctx, cancel := context.WithCancel(context.Background())
@@ -113,8 +113,9 @@ func startKeeping(e *engine) *keep {
 			case <-ctx.Done():
 				return
 			case <-tick.C:
-				e.tidy(ctx)
+			case <-e.untidy:
 			}
+			e.tidy(ctx)
 		}
 	}()
 	return k
@@ -125,17 +126,13 @@ func (k *keep) stop() {
 	<-k.ended
 }
 
-// tidy makes days, and notes whether commits still wait for a standby. What
-// fails now is tried again; the swaps do without.
+// tidy makes days, and looks after the epoch's row. What fails now is tried
+// again; the swaps do without.
 func (e *engine) tidy(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	_ = e.makeDays(ctx)
-	_ = e.transact(ctx, func(tx pgx.Tx) error {
-		_, err := tx.Exec(ctx, e.in(`UPDATE @.epochs SET synchronous = current_setting('synchronous_standby_names') <> ''
-			WHERE epoch = $1 AND synchronous <> (current_setting('synchronous_standby_names') <> '')`), e.epoch.current.Load().number)
-		return err
-	})
+	e.refreshEpoch(ctx, e.epoch.current.Load())
 }
 
 // Position is a place in the journal. The zero Position is its beginning.

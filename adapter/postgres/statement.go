@@ -158,6 +158,7 @@ type call struct {
 type answer struct {
 	rows   []row
 	header row
+	alone  uint64 // barrier.alone when the call was sent
 }
 
 // first is the row of a statement for one key, nil if there is none.
@@ -203,7 +204,7 @@ func (e *engine) exec(ctx context.Context, calls ...call) ([]answer, error) {
 // nothing for too long is hung up on; nothing is cancelled by that.
 func (e *engine) execOn(conn *pgxpool.Conn, calls []call) ([]answer, error) {
 	c := conn.Conn().PgConn()
-	before := warnings(c)
+	before, alone := warnings(c), e.barrier.alone.Load()
 	hangUp := time.AfterFunc(e.patience, func() { _ = c.Conn().Close() }) // the reader tells
 	defer hangUp.Stop()
 	results := c.ExecBatch(context.Background(), e.packet(calls))
@@ -217,6 +218,7 @@ func (e *engine) execOn(conn *pgxpool.Conn, calls []call) ([]answer, error) {
 			failed = errors.Join(failed, err)
 			continue
 		}
+		answers[i].alone = alone
 		failed = errors.Join(failed, answers[i].read(results.ResultReader()))
 	}
 	err := results.Close()

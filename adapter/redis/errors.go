@@ -8,6 +8,8 @@ import (
 	"syscall"
 
 	"github.com/redis/rueidis"
+
+	"github.com/semelhq/semel"
 )
 
 // hasCode tells whether the server's error begins with the word code.
@@ -83,7 +85,7 @@ func errReplica(name string) error {
 
 // lost is the error for a data set that has lost writes.
 func (c *client) lost(name string) error {
-	return fmt.Errorf("redis %s: the data set under %q has lost writes that were acknowledged, by a FLUSHALL, a restart without its append-only file, "+
+	return fmt.Errorf("%w: redis %s: the data set under %q has lost writes that were acknowledged, by a FLUSHALL, a restart without its append-only file, "+
 		"a failover or an old backup: operations that it has forgotten would run again, so nothing runs; find out which they are, then "+
-		"accept the loss with AcceptLoss %q (accept-loss= in the URL)", c.name, c.options.Prefix, name)
+		"accept the loss with AcceptLoss %q (accept-loss= in the URL)", semel.ErrUnavailable, c.name, c.options.Prefix, name)
 }

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -32,9 +34,21 @@ func lossOf(t testing.TB, err error) string {
 // refuses checks that a store does nothing at all, and gives the loss's name.
 func refuses(t testing.TB, s *redis.Store) string {
 	t.Helper()
-	_, err := s.CompareAndSwap(t.Context(), semel.Version{}, pending(1))
-	name := lossOf(t, err)
-	if _, err := s.Get(t.Context(), pending(1).Digest); lossOf(t, err) != name {
+	told := func(call func() error) string {
+		var err error
+		eventually(t, "an answer", func() error {
+			if err = call(); errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
+				return err // of a connection to the server as it was
+			}
+			return nil
+		})
+		return lossOf(t, err)
+	}
+	name := told(func() error {
+		_, err := s.CompareAndSwap(t.Context(), semel.Version{}, pending(1))
+		return err
+	})
+	if told(func() error { _, err := s.Get(t.Context(), pending(1).Digest); return err }) != name {
 		t.Fatalf("a swap told %s, a read another loss", name)
 	}
 	return name

@@ -2,7 +2,10 @@ package redis
 
 import (
 	"context"
+	"fmt"
 	"time"
+
+	"github.com/semelhq/semel"
 )
 
 // patrol looks now and then whether the servers are still what they were when
@@ -31,7 +34,7 @@ func (c *client) round(ctx context.Context) {
 	var refused error
 	for i := range all {
 		if err := c.refuse(&all[i]); err != nil {
-			refused = err
+			refused = fmt.Errorf("%w: %w", semel.ErrUnavailable, err)
 		}
 	}
 	if refused != nil {

@@ -40,13 +40,14 @@ func TestDescription(t *testing.T) {
 
 // TestErrorsTravel: each of the store's errors arrives as what it is.
 func TestErrorsTravel(t *testing.T) {
-	sentinels := []error{semel.ErrConflict, semel.ErrDamaged, semel.ErrRejected}
+	sentinels := []error{semel.ErrConflict, semel.ErrDamaged, semel.ErrRejected, semel.ErrUnavailable}
 	for name, c := range map[string]struct {
 		err  error
 		want error // nil: none of the sentinels
 	}{
 		"damaged":          {fmt.Errorf("row 7: %w", semel.ErrDamaged), semel.ErrDamaged},
 		"rejected":         {errors.Join(semel.ErrRejected, errors.New("read only")), semel.ErrRejected},
+		"not now":          {fmt.Errorf("in quarantine: %w", semel.ErrUnavailable), semel.ErrUnavailable},
 		"another":          {errors.New("disk full"), nil},
 		"its own deadline": {context.DeadlineExceeded, nil},
 		"a text of 1 MiB":  {errors.New(strings.Repeat("x", 1<<20)), nil},

@@ -17,11 +17,12 @@ import (
 type outcome uint8
 
 const (
-	done     outcome = iota + 1
-	conflict         // semel.ErrConflict, with what is held
-	damaged          // semel.ErrDamaged, with a text
-	rejected         // semel.ErrRejected, with a text
-	unknown          // any other error, with a text
+	done        outcome = iota + 1
+	conflict            // semel.ErrConflict, with what is held
+	damaged             // semel.ErrDamaged, with a text
+	rejected            // semel.ErrRejected, with a text
+	unknown             // any other error, with a text
+	unavailable         // semel.ErrUnavailable, with a text
 )
 
 // outcomeOf gives what a far store's error means.
@@ -35,6 +36,8 @@ func outcomeOf(err error) outcome {
 		return damaged
 	case errors.Is(err, semel.ErrRejected):
 		return rejected
+	case errors.Is(err, semel.ErrUnavailable):
+		return unavailable
 	}
 	return unknown
 }
@@ -56,6 +59,8 @@ func (c *cursor) failure(o outcome) error {
 		return fmt.Errorf("remote: the far store says: %w (%s)", semel.ErrDamaged, text)
 	case rejected:
 		return fmt.Errorf("remote: the far store says: %w (%s)", semel.ErrRejected, text)
+	case unavailable:
+		return fmt.Errorf("remote: the far store says: %w (%s)", semel.ErrUnavailable, text)
 	case unknown:
 		return fmt.Errorf("remote: the far store failed: %s", text)
 	}

@@ -104,14 +104,18 @@ func (s *plain) reading(r semel.Record) semel.Reading {
 }
 
 func (s *plain) CompareAndSwap(ctx context.Context, old semel.Version, next semel.Record) (semel.Reading, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.swap(ctx, old, next)
+}
+
+func (s *plain) swap(ctx context.Context, old semel.Version, next semel.Record) (semel.Reading, error) {
 	if err := ctx.Err(); err != nil {
 		if s.flaw == "conflicts when cancelled" {
 			return semel.Reading{}, semel.ErrConflict
 		}
 		return semel.Reading{}, err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	held := s.records[s.name(next.Digest)]
 	if !s.agrees(held, old, next) {
 		return s.refuse(held, next)
@@ -254,6 +258,8 @@ func (s *plain) note(r semel.Record) {
 }
 
 func (s *plain) SwapMany(ctx context.Context, swaps []semel.Swap) []semel.Swapped {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	before := maps.Clone(s.records)
 	out := make([]semel.Swapped, len(swaps))
 	failed := false
@@ -261,7 +267,7 @@ func (s *plain) SwapMany(ctx context.Context, swaps []semel.Swap) []semel.Swappe
 		if s.flaw == "a batch sees what was before it" {
 			live := s.records
 			s.records = maps.Clone(before)
-			out[i].Reading, out[i].Err = s.CompareAndSwap(ctx, w.Old, w.Next)
+			out[i].Reading, out[i].Err = s.swap(ctx, w.Old, w.Next)
 			written := s.records[w.Next.Digest]
 			s.records = live
 			if out[i].Err == nil {
@@ -269,7 +275,7 @@ func (s *plain) SwapMany(ctx context.Context, swaps []semel.Swap) []semel.Swappe
 			}
 			continue
 		}
-		out[i].Reading, out[i].Err = s.CompareAndSwap(ctx, w.Old, w.Next)
+		out[i].Reading, out[i].Err = s.swap(ctx, w.Old, w.Next)
 		failed = failed || out[i].Err != nil
 	}
 	switch {
