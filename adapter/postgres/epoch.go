@@ -39,14 +39,8 @@ type epochs struct {
 // ErrQuarantined says that a key is not known here and may be one that the
 // server lost in a promotion or a restore: running it could be a second run.
 // Nothing was written. Repeat it later, or use a new UUIDv7 as key; HTTP 503. It
-// is a [semel.ErrUnavailable].
-var ErrQuarantined error = quarantineError{}
-
-type quarantineError struct{}
-
-func (quarantineError) Error() string { return "postgres: the key may have been lost in a promotion" }
-
-func (quarantineError) Is(target error) bool { return target == semel.ErrUnavailable }
+// comes with [semel.ErrUnavailable].
+var ErrQuarantined = errors.New("postgres: the key may have been lost in a promotion")
 
 // clockSkew is how far a client's clock may be ahead, and with it the time in
 // a key.
@@ -203,8 +197,8 @@ func (e *engine) admit(ctx context.Context, p *epoch, next *semel.Record) (semel
 	if p = e.epoch.current.Load(); !p.suspect(next, r.Now) {
 		return semel.Reading{}, nil
 	}
-	return semel.Reading{}, fmt.Errorf("%w: the server took over at %v and may lack what was written after %v; until %v only keys that are known, or whose own time (UUIDv7) is later than %v, are taken",
-		ErrQuarantined, p.since.UTC().Format(time.RFC3339), p.lostAfter.UTC().Format(time.RFC3339),
+	return semel.Reading{}, fmt.Errorf("%w: %w: the server took over at %v and may lack what was written after %v; until %v only keys that are known, or whose own time (UUIDv7) is later than %v, are taken",
+		semel.ErrUnavailable, ErrQuarantined, p.since.UTC().Format(time.RFC3339), p.lostAfter.UTC().Format(time.RFC3339),
 		p.quarantined.UTC().Format(time.RFC3339), p.since.Add(clockSkew).UTC().Format(time.RFC3339))
 }
 
