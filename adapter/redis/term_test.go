@@ -101,7 +101,18 @@ func TestReplicaMissing(t *testing.T) {
 	}
 	atEnd(t, replica.Kill)
 	s := open(t, master.URL(), o)
-	held := mustSwap(t, s, semel.Version{}, pending(1))
+	var held semel.Record
+	written := func(n int) func() error {
+		return func() error {
+			r, err := s.CompareAndSwap(t.Context(), semel.Version{}, pending(n))
+			if held = r.Record; errors.Is(err, semel.ErrConflict) && held.Nonce == pending(n).Nonce {
+				return nil // at an earlier try
+			}
+			return err
+		}
+	}
+	eventually(t, "the replica acknowledges", written(1))
+	first := held
 	if err := replica.Pause(); err != nil {
 		t.Fatal(err)
 	}
@@ -117,12 +128,6 @@ func TestReplicaMissing(t *testing.T) {
 	if err := replica.Resume(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the replica catches up", func() error {
-		r, err := s.CompareAndSwap(t.Context(), semel.Version{}, pending(2))
-		if errors.Is(err, semel.ErrConflict) && r.Record.Nonce == pending(2).Nonce {
-			return nil
-		}
-		return err
-	})
-	mustHold(t, s, held)
+	eventually(t, "the replica catches up", written(2))
+	mustHold(t, s, first)
 }
