@@ -48,6 +48,7 @@ const (
 	lost                       // was ours
 	finishing                  // the last swap is under way
 	disowning                  // gave up claiming; takes back a claim that may have landed
+	looking                    // reads what is held, to run without a claim
 	ended
 )
 
@@ -63,6 +64,13 @@ type Attempt struct {
 	digest Digest
 	owner  string
 	nonce  func() Nonce
+
+	// bound: the claim and its end are swaps in a transaction of the application's,
+	// which others see when it is committed, or never.
+	bound bool
+	// optimistic: nothing is claimed, and the record is written when it is done.
+	optimistic bool
+	reruns     int // transactions that did not commit
 
 	phase   phase
 	old     Version   // what the swap under way goes over
@@ -96,7 +104,21 @@ func (a *Attempt) Begin(now, storeNow time.Time) Move {
 	if v, ok := Admit(a.ask.Key.ID, storeNow, a.policy); !ok {
 		return a.end(v, nil)
 	}
+	return a.take(now)
+}
+
+// take begins to take the key, of which nothing is known yet.
+func (a *Attempt) take(now time.Time) Move {
+	if a.optimistic {
+		return a.look(now)
+	}
 	return a.claim(now, Verdict{Action: Execute, Reason: Fresh, Attempt: 1})
+}
+
+// look reads what is held.
+func (a *Attempt) look(now time.Time) Move {
+	a.phase, a.tries, a.giveUp = looking, 0, now.Add(a.policy.ClaimWithin)
+	return Move{Do: ReadRecord}
 }
 
 // Reply hands the attempt the store's answer to the move under way.
@@ -104,7 +126,7 @@ func (a *Attempt) Reply(now time.Time, r Reading, err error) Move {
 	mine := errors.Is(err, ErrConflict) && r.Record.Nonce == a.next.Nonce
 	a.unconfirmed = r.Unconfirmed
 	switch a.phase {
-	case claiming:
+	case claiming, looking:
 		return a.claimReply(now, r, err, mine)
 	case waiting:
 		return a.waitReply(now, r, err)
@@ -133,7 +155,7 @@ func (a *Attempt) Wake(now time.Time) Move {
 			return a.end(a.verdict.refused(), nil)
 		}
 		return Move{Do: ReadRecord}
-	case disowning:
+	case disowning, looking:
 		return Move{Do: ReadRecord}
 	}
 	return Move{Do: Stop}
@@ -151,10 +173,12 @@ func (a *Attempt) claim(now time.Time, v Verdict) Move {
 
 func (a *Attempt) claimReply(now time.Time, r Reading, err error, mine bool) Move {
 	switch {
+	case err == nil && a.phase == looking, errors.Is(err, ErrConflict) && !mine:
+		return a.judge(now, r)
 	case err == nil || mine:
 		return a.hold(now, r.Record)
-	case errors.Is(err, ErrConflict):
-		return a.judge(now, r)
+	case errors.Is(err, ErrInProgress): // another's transaction holds it
+		return a.wait(now, Verdict{Action: Wait, Reason: InProgress, RetryAfter: lockedRetry})
 	case errors.Is(err, ErrDamaged):
 		return a.end(Verdict{Action: Refuse, Reason: Damaged}, err)
 	case errors.Is(err, ErrRejected), errors.Is(err, ErrUnavailable):
@@ -172,16 +196,34 @@ func (a *Attempt) judge(now time.Time, r Reading) Move {
 	case v.Action == Execute && a.phase == claiming && !now.Before(a.giveUp):
 		// Others keep winning this key. Nothing of ours is in the store.
 		return a.end(Verdict{Action: Refuse, Reason: InProgress}, nil)
+	case v.Action == Execute && a.phase == looking:
+		a.phase, a.verdict, a.sent = holding, v, now
+		a.safe = now.Add(a.policy.Lease)
+		a.held = Record{Version: v.Over, Attempt: v.Attempt, WrittenAt: r.Now, Nonce: a.next.Nonce}
+		return a.run()
+	case v.Action == Execute && a.optimistic:
+		return a.look(now) // what others have committed meanwhile
 	case v.Action == Execute:
 		return a.claim(now, v)
-	case v.Action == Wait && now.Before(a.waitEnd):
-		if a.phase != waiting {
-			a.phase, a.tries = waiting, 0
-		}
-		a.verdict = v
-		return a.poll(now, now.Add(v.RetryAfter))
 	}
-	return a.end(v.refused(), nil)
+	return a.wait(now, v)
+}
+
+// lockedRetry is when asking again makes sense after a transaction was met: most
+// end soon.
+const lockedRetry = time.Second
+
+// wait sleeps until the next look if the verdict is to wait and there is time
+// left. Else the verdict stands.
+func (a *Attempt) wait(now time.Time, v Verdict) Move {
+	if v.Action != Wait || !now.Before(a.waitEnd) {
+		return a.end(v.refused(), nil)
+	}
+	if a.phase != waiting {
+		a.phase, a.tries = waiting, 0
+	}
+	a.verdict = v
+	return a.poll(now, now.Add(v.RetryAfter))
 }
 
 // hold takes the key, if enough of the lease is left to start with.
@@ -241,6 +283,7 @@ func (a *Attempt) pending(attempt int, ttl time.Duration) Record {
 	if !a.policy.WithholdKey {
 		r.Key = a.ask.Key
 	}
+	r.Result = a.ask.memo()
 	return r
 }
 

@@ -3,8 +3,6 @@ package semel
 import (
 	"context"
 	"errors"
-	"fmt"
-	"runtime/debug"
 	"sync"
 	"time"
 )
@@ -22,12 +20,16 @@ type Result struct {
 // Claim is safe for concurrent use.
 type Claim struct {
 	ctx         lazyContext
+	rerun       *lazyContext // instead of ctx, once the transaction was begun again
 	number      int
 	unconfirmed bool
+	// transactional is fixed when the claim is granted.
+	transactional bool
+	steps         []string // their names, in the order of the calls; guarded by reading
 
 	mu    sync.Mutex // held during every move of the attempt
 	ended bool
-	*work // gone once the claim has ended
+	*work // gone once the claim has ended; set under reading as well
 
 	reading sync.Mutex // held for a moment only
 	version Version
@@ -41,7 +43,23 @@ type Claim struct {
 // Context is the context to execute under. It has the values of the request's
 // context; it does not end when the client leaves; it ends, with the cause
 // [ErrInDoubt], before the lease can be lost to another, and when the claim ends.
-func (c *Claim) Context() context.Context { return &c.ctx }
+//
+// With the class Transactional it has the transaction in it, as the adapter
+// tells, and ends at the latest a Lease after the key was taken.
+func (c *Claim) Context() context.Context { return c.current() }
+
+func (c *Claim) current() *lazyContext {
+	c.reading.Lock()
+	defer c.reading.Unlock()
+	if c.rerun != nil {
+		return c.rerun
+	}
+	return &c.ctx
+}
+
+// Transactional tells that the operation runs in a transaction that the claim
+// commits or undoes. Then Release and Doubt undo it: nothing happened.
+func (c *Claim) Transactional() bool { return c.transactional }
 
 // Version is the fencing token of the claim: a target that accepts tokens
 // refuses one that is older than the newest it has seen.
@@ -52,12 +70,72 @@ func (c *Claim) Version() Version {
 	return c.version
 }
 
-// granted notes the version that the claim holds now, and has its lease renewed.
+// granted notes the version that the claim holds now, and has its lease
+// renewed. A transaction has none: it ends at a time that is fixed.
 func (c *Claim) granted(move Move) {
 	c.reading.Lock()
 	c.version = c.attempt.held.Version
 	c.reading.Unlock()
-	c.guard.keeper.keep(c, move.Until)
+	if c.tx == nil {
+		c.guard.keeper.keep(c, move.Until)
+	}
+}
+
+// begun has the claim run in the transaction that has begun.
+func (c *Claim) begun(ctx *lazyContext, move Move) {
+	ctx.parent, ctx.deadline = c.tx.Context(c.ctx.parent), c.attempt.safe
+	c.transactional = true
+	if ctx != &c.ctx {
+		c.ctx.end(context.Canceled)
+		c.reading.Lock()
+		c.rerun, c.steps = ctx, nil
+		c.reading.Unlock()
+	}
+	c.granted(move)
+}
+
+// Retry is for an operation in a transaction that failed with err: if the
+// database has undone it for another's sake, a new one is begun, and the error is
+// [ErrUndone]: execute again under Context. Else the error is nil, and the claim
+// is to be ended.
+func (c *Claim) Retry(err error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended || c.tx == nil || !c.tx.Undone(err) {
+		return nil
+	}
+	c.rollback()
+	c.ended = true
+	_, err = c.conclude(c.attempt.Rerun(time.Now(), errors.Join(ErrUndone, err)), Lost, Verdict{})
+	return err
+}
+
+// fail ends the claim after the operation's error, and gives the error to tell:
+// [ErrUndone] alone if it is to execute again.
+func (c *Claim) fail(err error) error {
+	switch failed := c.Retry(err); {
+	case failed != nil && !errors.Is(failed, ErrNotDone):
+		return failed
+	case failed != nil:
+		return errors.Join(err, failed)
+	case c.transactional:
+		return errors.Join(ErrNotDone, err, c.Release(Result{}))
+	case errors.Is(err, ErrNotDone):
+		return errors.Join(err, c.Release(Result{}))
+	}
+	return errors.Join(err, c.Doubt())
+}
+
+// conclude drives the end of a transaction. The error is [ErrUndone] if another
+// has begun.
+func (c *Claim) conclude(move Move, kind EventKind, shared Verdict) (Verdict, error) {
+	move, _ = c.drive(context.WithoutCancel(c.ctx.parent), move, time.Time{})
+	if move.Do == Run {
+		c.ended = false
+		c.begun(new(lazyContext), move)
+		return Verdict{}, ErrUndone
+	}
+	return c.settled(kind, shared)
 }
 
 // Attempt is the number of this attempt at the operation, from 1.
@@ -94,7 +172,10 @@ func (c *Claim) renew() {
 // stored, which is what every duplicate is told. The error is [ErrSettled] if
 // somebody settled the key before us, and then theirs is the record and the
 // answer; it is [ErrInDoubt] if nobody can know yet whether ours was stored, and
-// then the client must not be told that it was. Complete does not follow the
+// then the client must not be told that it was. With the class Transactional
+// Complete commits; then [ErrUndone] means that the claim is held anew, and the
+// operation is to execute again, and [ErrNotDone] that all of it was undone for
+// good. Complete does not follow the
 // request's context: an answer is stored even if nobody waits for it.
 //
 // Nobody may change the bytes of result.Data afterwards. If it is nil, or longer
@@ -123,6 +204,9 @@ func (c *Claim) Release(result Result) error {
 // had its effect. The key is in doubt from now on, or free for another run if
 // the class says so.
 func (c *Claim) Doubt() error {
+	if c.transactional {
+		return c.Release(Result{})
+	}
 	_, err := c.finish(Ending{State: Pending}, Doubted, Verdict{Action: Refuse, Reason: InDoubt})
 	return err
 }
@@ -136,10 +220,13 @@ func (c *Claim) finish(e Ending, kind EventKind, shared Verdict) (Verdict, error
 		return Verdict{}, errors.New("semel: the claim has ended already")
 	}
 	c.ended = true
-	c.guard.keeper.drop(c)
 	a := &c.attempt
 	now := time.Now()
 	c.now = now
+	if a.bound {
+		return c.conclude(a.Finish(now, e), kind, shared)
+	}
+	c.guard.keeper.drop(c)
 	move, _ := c.drive(c.ctx.parent, a.Finish(now, e), now.Add(a.policy.FinishWithin))
 	if move.Do != Stop {
 		// The store does not answer. Whoever waits is told that the outcome is
@@ -171,7 +258,10 @@ func (c *Claim) settled(kind EventKind, shared Verdict) (Verdict, error) {
 	a, g := &c.attempt, c.guard
 	v := a.Verdict()
 	ours := a.Err() == nil && v.Reason == Finished && v.Held.Nonce == a.next.Nonce
-	if !ours {
+	switch {
+	case errors.Is(a.Err(), ErrNotDone):
+		kind = ReleasedClaim
+	case !ours && (!a.bound || v.Held.Nonce != a.unsure):
 		kind = Lost
 	}
 	g.tell(a, kind, c.start, a.Err())
@@ -182,157 +272,127 @@ func (c *Claim) settled(kind EventKind, shared Verdict) (Verdict, error) {
 	if told.Reason == Finished && told.Held.Replay == 0 {
 		told = Verdict{Action: Refuse, Reason: Gone, Held: told.Held}
 	}
-	c.ctx.end(context.Canceled)
+	c.current().end(context.Canceled)
 	g.flights.land(&c.flight, &told, nil)
-	g.works.put(c.work)
+	err := a.Err()
+	c.reading.Lock()
+	w := c.work
 	c.work = nil
+	c.reading.Unlock()
+	g.works.put(w)
 	g.busy.Done()
 	switch {
 	case ours:
 		return v, nil
 	case v.Action == Replay, v.Reason == Gone:
 		return v, ErrSettled
+	case errors.Is(err, ErrNotDone):
+		return v, err
 	}
 	return v, ErrInDoubt
 }
 
-// work is an attempt with what drives it: what a claim needs until it ends,
-// and a request that is not granted for even less long. It is large, so its
-// room is used again.
-type work struct {
-	guard   *Guard
-	start   time.Time
-	now     time.Time // the local clock, as last read by drive
-	flight  flight
-	attempt Attempt
-	op      *lazyContext // of the store's last call; nil before the first
-	news    <-chan struct{}
-	unwatch func() // nil while the key is not watched
+// lazyContext is a context that costs nothing until somebody waits for it:
+// most operations end without ever looking at Done. It has a deadline, or can
+// be cancelled with a cause, or both, and does not follow its parent's end.
+type lazyContext struct {
+	parent   context.Context // for values
+	deadline time.Time
+
+	mu     sync.Mutex
+	cause  error
+	real   context.Context
+	cancel context.CancelCauseFunc
+	stop   context.CancelFunc
 }
 
-// works keeps room for work.
-type works struct{ spare sync.Pool }
+// Deadline is part of [context.Context].
+func (c *lazyContext) Deadline() (time.Time, bool) { return c.deadline, !c.deadline.IsZero() }
 
-func (s *works) get() *work {
-	if w, ok := s.spare.Get().(*work); ok {
-		return w
+// Done is part of [context.Context].
+func (c *lazyContext) Done() <-chan struct{} { return c.materialise().Done() }
+
+// Err is part of [context.Context].
+func (c *lazyContext) Err() error {
+	c.mu.Lock()
+	real, cause := c.real, c.cause
+	c.mu.Unlock()
+	switch {
+	case real != nil:
+		return real.Err()
+	case cause != nil:
+		return context.Canceled
+	case !c.deadline.IsZero() && !time.Now().Before(c.deadline):
+		return context.DeadlineExceeded
 	}
-	return new(work)
+	return nil
 }
 
-// put takes work back that is done and has landed, except what somebody may
-// still look at: a flight for which a duplicate waited, or a context for whose
-// end somebody waits.
-func (s *works) put(w *work) {
-	if w.flight.landed != nil {
-		return
+// Value is part of [context.Context]. It asks the real context once there is
+// one, so that the standard library recognises its own kind in it and needs no
+// goroutine for contexts derived from this one.
+func (c *lazyContext) Value(key any) any {
+	c.mu.Lock()
+	real := c.real
+	c.mu.Unlock()
+	if real != nil {
+		return real.Value(key)
 	}
-	op := w.op
-	if op != nil && op.unseen() {
-		*op = lazyContext{}
-	} else {
-		op = nil
-	}
-	*w = work{op: op}
-	s.spare.Put(w)
+	return context.WithoutCancel(c.parent).Value(key)
 }
 
-// prepare is NewAttempt in place: to copy an attempt takes time.
-func (w *work) prepare(ask Ask, digest Digest) {
-	a := &w.attempt
-	a.ask, a.policy, a.digest, a.owner, a.nonce = ask, ask.Policy, digest, w.guard.options.Owner, newNonce
-}
-
-// drive carries out moves until the attempt runs or stops. It returns sooner,
-// with a Sleep, once a sleep would end after until, if until is set; and with
-// the cause of ctx if ctx ends while another's lease is waited for. Nothing else
-// follows ctx: a claim that may have landed has to be followed to its end.
-func (w *work) drive(ctx context.Context, move Move, until time.Time) (Move, error) {
-	defer w.stopWatching()
-	for {
-		switch move.Do {
-		case SwapRecord:
-			move = w.reply(w.swap(ctx, move.Swap))
-		case ReadRecord:
-			move = w.reply(w.read(ctx))
-		case Sleep:
-			if !until.IsZero() && move.Until.After(until) {
-				return move, nil
-			}
-			if w.attempt.phase != waiting {
-				time.Sleep(time.Until(move.Until))
-			} else if err := w.await(ctx, move.Until); err != nil {
-				return move, err
-			}
-			w.now = time.Now()
-			move = w.attempt.Wake(w.now)
-		default:
-			return move, nil
+func (c *lazyContext) materialise() context.Context {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.real == nil {
+		base := context.WithoutCancel(c.parent)
+		if !c.deadline.IsZero() {
+			base, c.stop = context.WithDeadline(base, c.deadline)
+		}
+		c.real, c.cancel = context.WithCancelCause(base)
+		if c.cause != nil {
+			c.cancel(c.cause)
 		}
 	}
+	return c.real
 }
 
-func (w *work) stopWatching() {
-	if w.unwatch != nil {
-		w.unwatch()
-		w.news, w.unwatch = nil, nil
+// again gives a context for one more use: c itself, unless it is nil or
+// somebody waited for it in an earlier use, which must not see the next one's end.
+func (c *lazyContext) again(parent context.Context, deadline time.Time) *lazyContext {
+	if c == nil {
+		return &lazyContext{parent: parent, deadline: deadline}
 	}
-}
-
-// storeTimeout bounds one call of a store.
-const storeTimeout = 5 * time.Second
-
-func (w *work) swap(ctx context.Context, s Swap) (r Reading, err error) {
-	defer survive(&err)
-	w.op = w.op.again(ctx, w.now.Add(storeTimeout))
-	return w.guard.store.CompareAndSwap(w.op, s.Old, s.Next)
-}
-
-func (w *work) read(ctx context.Context) (r Reading, err error) {
-	defer survive(&err)
-	w.op = w.op.again(ctx, w.now.Add(storeTimeout))
-	return w.guard.store.Get(w.op, w.attempt.digest)
-}
-
-// survive makes a store's panic what it means here: nobody knows whether the
-// write happened. Let through, it would leave the key's flight in the air, and
-// duplicates waiting for it.
-func survive(err *error) {
-	if v := recover(); v != nil {
-		*err = fmt.Errorf("semel: the store panicked: %v\n%s", v, debug.Stack())
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.real != nil {
+		return &lazyContext{parent: parent, deadline: deadline}
 	}
+	c.parent, c.deadline, c.cause = parent, deadline, nil
+	return c
 }
 
-// reply ends a call of the store and hands its answer to the attempt.
-func (w *work) reply(r Reading, err error) Move {
-	w.op.end(context.Canceled)
-	w.now = time.Now()
-	if !r.Now.IsZero() {
-		w.guard.ahead.Store(int64(r.Now.Sub(w.now)))
+// unseen tells whether nobody has waited for the context in its present use.
+func (c *lazyContext) unseen() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.real == nil
+}
+
+// end cancels the context and frees what it holds.
+func (c *lazyContext) end(cause error) {
+	if cause != context.Canceled {
+		c.materialise() // so that context.Cause finds it
 	}
-	return w.attempt.Reply(w.now, r, err)
-}
-
-// driveToEnd drives the attempt to its end, whatever ends meanwhile.
-func (w *work) driveToEnd(ctx context.Context, move Move) {
-	// The context never ends, so there is no error to look at.
-	_, _ = w.drive(context.WithoutCancel(ctx), move, time.Time{})
-}
-
-// await waits until t, or until there is news of the key, for another's lease
-// to end. Its error is the cause of ctx, if that ends first.
-func (w *work) await(ctx context.Context, t time.Time) error {
-	if w.guard.watcher != nil && w.news == nil {
-		w.news, w.unwatch = w.guard.watcher.Watch(w.attempt.digest)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cause == nil {
+		c.cause = cause
 	}
-	timer := time.NewTimer(time.Until(t))
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-w.news:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	if c.real != nil {
+		c.cancel(cause)
+		if c.stop != nil {
+			c.stop()
+		}
 	}
 }

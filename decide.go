@@ -70,6 +70,10 @@ func (r Reason) String() string {
 type Ask struct {
 	Key         Key
 	Fingerprint Fingerprint
+	// Memo is kept in the record's Result while the operation is pending, for whoever
+	// has to find out later what became of it, see [Policy.Resolve]. Nobody changes
+	// its bytes. Default: none.
+	Memo []byte
 	// Policy must come from [Policy.Filled]; nil means the default policy.
 	Policy *Policy
 }

@@ -1,6 +1,7 @@
 package semel_test
 
 import (
+	"reflect"
 	"testing"
 	"time"
 
@@ -100,7 +101,7 @@ func TestPolicyFilled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if again, err := p.Filled(); err != nil || again != p {
+	if again, err := p.Filled(); err != nil || !reflect.DeepEqual(again, p) {
 		t.Errorf("filling twice: got %+v, %v", again, err)
 	}
 	for name, bad := range map[string]semel.Policy{

@@ -40,6 +40,11 @@ var (
 	// ErrNotDone, returned by an operation, promises that nothing happened: the key
 	// is released and the next attempt runs.
 	ErrNotDone = errors.New("semel: nothing was done")
+	// ErrUndone, from a transaction: the database has undone it for another's sake,
+	// as a deadlock's victim for example; nothing happened, and the same may succeed
+	// when it is run again. From Claim.Complete: the claim is held anew, in another
+	// transaction: execute again under its Context.
+	ErrUndone = errors.New("semel: the transaction was undone, and is to be run again")
 	// ErrClosed: the guard is closed.
 	ErrClosed = errors.New("semel: the guard is closed")
 )

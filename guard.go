@@ -34,10 +34,12 @@ type Options struct {
 type Guard struct {
 	store   Store
 	watcher Watcher // nil if the store is none
-	options Options
-	flights flights
-	keeper  keeper
-	works   works
+	// transactor is nil if the store is none.
+	transactor Transactor
+	options    Options
+	flights    flights
+	keeper     keeper
+	works      works
 	// ahead is the store's clock minus ours, in nanoseconds, as last seen.
 	ahead atomic.Int64
 	// stray bounds the attempts that go on behind a request.
@@ -69,6 +71,7 @@ func NewGuard(store Store, options Options) (*Guard, error) {
 	}
 	g := &Guard{store: store, options: options, stray: make(chan struct{}, maxStray)}
 	g.watcher, _ = As[Watcher](store)
+	g.transactor, _ = As[Transactor](store)
 	if err := g.selfTest(); err != nil {
 		return nil, err
 	}
@@ -110,6 +113,10 @@ func (g *Guard) begin(ctx context.Context, ask Ask) (*Claim, Verdict, error) {
 			return nil, Verdict{}, err
 		}
 		ask.Policy = &p
+	}
+	if ask.Policy.Class == Transactional && g.transactor == nil {
+		return nil, Verdict{}, fmt.Errorf("%w: policy %q is transactional, and this guard's store begins no transactions: make the guard "+
+			"with a scope of the application's database, or take another class", ErrRejected, ask.Policy.Name)
 	}
 	start := time.Now()
 	digest := g.Digest(ask.Key)
@@ -153,14 +160,18 @@ func (g *Guard) lead(ctx context.Context, w *work) (*Claim, Verdict, error) {
 		c.ctx.parent = ctx
 		v := a.Verdict()
 		g.tell(a, Claimed, w.start, nil)
-		c.granted(move)
+		if a.bound {
+			c.begun(&c.ctx, move)
+		} else {
+			c.granted(move)
+		}
 		return c, v, nil
 	}
 	v, err := a.Verdict(), a.Err()
 	if v.Reason == Damaged {
 		err = nil
 	}
-	disown := errors.Is(err, ErrUnavailable)
+	disown := errors.Is(err, ErrUnavailable) && !a.bound
 	if disown {
 		g.astray(func() { w.driveToEnd(ctx, a.Disown(time.Now())) })
 	}
@@ -239,6 +250,10 @@ type Answer struct {
 // what happened: the key is in doubt, or free for another run if the class says
 // so, and the error (or the panic) goes on to the caller. A refusal is one of
 // the sentinel errors of this package.
+//
+// With the class Transactional fn finds its transaction in its context. Any error
+// of fn, and a panic, undo it: nothing happened, and the key stays unused. fn runs
+// again where the database undid the transaction for another's sake.
 func (g *Guard) Do(ctx context.Context, ask Ask, fn func(ctx context.Context) (Result, error)) (Answer, error) {
 	claim, v, err := g.Begin(ctx, ask)
 	if err != nil {
@@ -254,25 +269,31 @@ func (g *Guard) Do(ctx context.Context, ask Ask, fn func(ctx context.Context) (R
 			_ = claim.Doubt() // fn panicked, and the panic goes on
 		}
 	}()
-	result, err := fn(claim.Context())
-	returned = true
-	switch {
-	case errors.Is(err, ErrNotDone):
-		return Answer{}, errors.Join(err, claim.Release(Result{}))
-	case err != nil:
-		return Answer{}, errors.Join(err, claim.Doubt())
+	for {
+		returned = false
+		result, err := fn(claim.Context())
+		returned = true
+		if err != nil {
+			failed := claim.fail(err)
+			if errors.Is(failed, ErrUndone) {
+				continue
+			}
+			return Answer{}, failed
+		}
+		if result.Data == nil {
+			result.Data = []byte{}
+		}
+		record, err := claim.Complete(result)
+		switch {
+		case errors.Is(err, ErrUndone) && !errors.Is(err, ErrNotDone):
+			continue
+		case errors.Is(err, ErrSettled):
+			return Answer{Result: Result{Code: record.Code, Data: record.Result}, Replayed: true, Attempt: record.Attempt}, nil
+		case err != nil:
+			return Answer{}, err
+		}
+		return Answer{Result: result, Attempt: record.Attempt, Unconfirmed: claim.Unconfirmed()}, nil
 	}
-	if result.Data == nil {
-		result.Data = []byte{}
-	}
-	record, err := claim.Complete(result)
-	switch {
-	case errors.Is(err, ErrSettled):
-		return Answer{Result: Result{Code: record.Code, Data: record.Result}, Replayed: true, Attempt: record.Attempt}, nil
-	case err != nil:
-		return Answer{}, err
-	}
-	return Answer{Result: result, Attempt: record.Attempt, Unconfirmed: claim.Unconfirmed()}, nil
 }
 
 // newNonce needs to be unique, not secret.

@@ -43,10 +43,16 @@ func (a *Attempt) Finish(now time.Time, e Ending) Move {
 	default:
 		return Move{Do: Stop}
 	}
+	if a.bound && e.State != Done { // the end of the transaction undoes all
+		return a.end(Verdict{Action: Replay, Reason: Finished, Held: a.held}, nil)
+	}
 	a.phase = finishing
 	a.giveUp = now.Add(a.policy.FinishWithin + a.policy.Lease)
 	next := a.pending(a.held.Attempt, 0)
 	next.State = e.State
+	if e.State != Pending {
+		next.Result = nil // a memo is for those who find it pending
+	}
 	if e.State != Pending {
 		next.TTL = retention(a.ask.Key.ID, a.held.WrittenAt, a.policy)
 	}
@@ -64,6 +70,8 @@ func (a *Attempt) finishReply(now time.Time, r Reading, err error, mine bool) Mo
 	case err == nil || mine:
 		a.held = r.Record
 		return a.end(Verdict{Action: Replay, Reason: Finished, Held: r.Record}, nil)
+	case a.bound:
+		return a.undone(now, r, err)
 	case errors.Is(err, ErrConflict) && a.unsure != Nonce{} && r.Record.Nonce == a.unsure:
 		// The renewal had landed after all. The same write, over its version.
 		a.old = r.Record.Version
@@ -83,6 +91,42 @@ func (a *Attempt) finishReply(now time.Time, r Reading, err error, mine bool) Mo
 		return a.end(Verdict{Action: Refuse, Reason: InDoubt}, err)
 	}
 	return a.backOff(now)
+}
+
+// maxReruns is how often in a row a transaction is begun again (INVARIANTS T5).
+const maxReruns = 5
+
+// Rerun goes on after the operation was told that the database has undone its
+// transaction for another's sake: err is [ErrUndone]. Run means: execute again,
+// in another transaction.
+func (a *Attempt) Rerun(now time.Time, err error) Move {
+	if a.phase != holding || !a.bound {
+		return Move{Do: Stop}
+	}
+	return a.undone(now, Reading{}, err)
+}
+
+// undone goes on after a transaction that did not commit, or of which nobody
+// knows whether it did: to take the key again waits until it has ended, and finds
+// what it came to (INVARIANTS S13).
+func (a *Attempt) undone(now time.Time, r Reading, err error) Move {
+	conflict := errors.Is(err, ErrConflict)
+	if v := Decide(r, a.ask); conflict && (v.Action == Replay || v.Reason == Gone) {
+		return a.end(v, nil)
+	}
+	certain := conflict || errors.Is(err, ErrUndone)
+	switch {
+	case errors.Is(err, ErrNotDone):
+		return a.end(Verdict{Action: Refuse, Reason: InProgress}, err)
+	case a.reruns == maxReruns && certain:
+		return a.end(Verdict{Action: Refuse, Reason: InProgress}, errors.Join(ErrNotDone, err))
+	case a.reruns == maxReruns:
+		return a.end(Verdict{Action: Refuse, Reason: InDoubt}, err)
+	}
+	a.reruns++
+	a.unsure = a.next.Nonce
+	a.phase = 0
+	return a.take(now)
 }
 
 // disownLooks is how often a claim that may land yet is looked for.

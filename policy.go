@@ -37,6 +37,15 @@ type Policy struct {
 	// MaxResult is the longest result in bytes that is stored; a longer one is
 	// remembered as done without it. Default 1 MiB.
 	MaxResult int
+	// Optimistic is for the class Transactional: the key is read at the beginning and
+	// written once, when the operation commits, so that two that meet both execute
+	// and the later one is undone. It saves a write where duplicates are rare.
+	// Default: the key is taken first, and a duplicate waits for it.
+	Optimistic bool
+	// Resolve finds out what became of an operation of this policy that is in doubt;
+	// a completer calls it, see the package resolve. Policies that have one need names
+	// of their own. Default: nobody does but people.
+	Resolve Resolver
 	// WithholdKey leaves Record.Key empty: stores and journals then hold digests
 	// only, and people cannot look a key up by its name.
 	WithholdKey bool
@@ -74,6 +83,9 @@ func (p *Policy) check() error {
 		}
 	}
 	refuse(p.Class > Transactional, "%v is unknown", p.Class)
+	refuse(p.Optimistic && p.Class != Transactional, "optimistic needs the class transactional: in any other an operation starts when its claim is durable, and not before")
+	refuse(p.Resolve != nil && p.Name == "", "it has a resolver and no name; what is left in doubt names its policy, so give it one")
+	refuse(p.Resolve != nil && p.Class == Transactional, "a transaction leaves nothing in doubt; take the resolver away")
 	refuse(p.Lease < 50*time.Millisecond, "a lease of %v is too short to be renewed in time; take at least 50ms", p.Lease)
 	refuse(p.Replay < 0, "replay %v is negative", p.Replay)
 	refuse(p.Remember < p.Replay, "remember %v is shorter than replay %v: the key would be forgotten before its result; make remember at least %v", p.Remember, p.Replay, p.Replay)

@@ -161,6 +161,41 @@ func (s Survival) String() string {
 	return "unknown"
 }
 
+// Transactor is a Store that lives in the application's own database, and can
+// take a key, and finish it, in a transaction of the application's. The class
+// Transactional needs one.
+type Transactor interface {
+	// Begin starts a transaction and does the first thing in it, in one round trip
+	// where the driver can: CompareAndSwap of first, or Get of digest if first is nil.
+	// The transaction goes on if the error is nil or [ErrConflict]; else there is
+	// none, and nothing happened. [ErrInProgress] says that another transaction holds
+	// the key and did not end in the time that the Transactor gives it, which is
+	// short. ctx bounds the call, not the transaction.
+	Begin(ctx context.Context, digest Digest, first *Swap) (Transaction, Reading, error)
+}
+
+// Transaction is one that a Transactor began. It is used by one goroutine.
+type Transaction interface {
+	// Context gives parent with the transaction in it, for the operation to take
+	// from there.
+	Context(parent context.Context) context.Context
+	// CompareAndSwap is that of Store, in the transaction. After any error but
+	// [ErrConflict] the transaction is rolled back by its user.
+	CompareAndSwap(ctx context.Context, old Version, next Record) (Reading, error)
+	// Commit does the last swap and commits, in one round trip where the driver can.
+	// It ends the transaction, whatever the error. [ErrConflict]: another version is
+	// held, and all is undone. [ErrNotDone]: all is undone, and the same would fail
+	// again, as after an error that the operation did not report. [ErrUndone]: all is
+	// undone. Any other error: nobody knows. The COMMIT is not cut off by ctx
+	// (INVARIANTS T6).
+	Commit(ctx context.Context, last Swap) (Reading, error)
+	// Rollback undoes all.
+	Rollback()
+	// Undone tells whether err, from a statement of the operation's own, says that
+	// the database has undone the transaction for another's sake, or has to.
+	Undone(err error) bool
+}
+
 // Unwrapper is a Store that stands in front of another.
 type Unwrapper interface {
 	Unwrap() Store
