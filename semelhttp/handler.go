@@ -10,7 +10,6 @@ import (
 	"net/textproto"
 	"runtime/debug"
 	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -100,7 +99,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	switch {
 	case claim != nil:
-		h.execute(w, r, claim, content)
+		for h.execute(w, r, claim, content) {
+		}
 	case err != nil:
 		unavailable(w, r, err)
 	default:
@@ -226,8 +226,9 @@ func (h *Handler) refusal(w http.ResponseWriter, r *http.Request, v semel.Verdic
 // askAgain is what a client can do about an unknown outcome.
 const askAgain = "look for the effect before anything else; asking again with the same key is safe and never runs the operation a second time, a new key may"
 
-// execute runs the handler and ends the claim, whatever the handler does.
-func (h *Handler) execute(w http.ResponseWriter, r *http.Request, claim *semel.Claim, content *bytes.Buffer) {
+// execute runs the handler and ends the claim, whatever the handler does. again
+// tells that its transaction was undone, and that another has begun.
+func (h *Handler) execute(w http.ResponseWriter, r *http.Request, claim *semel.Claim, content *bytes.Buffer) (again bool) {
 	rec := &recorder{w: w, limit: h.o.Policy.MaxResult, hold: h.o.HoldFlush, body: h.getBuffer()}
 	if outer := w.Header(); len(outer) > 0 {
 		rec.outer = maps.Clone(outer)
@@ -250,7 +251,7 @@ func (h *Handler) execute(w http.ResponseWriter, r *http.Request, claim *semel.C
 	rec.finish()
 	switch {
 	case stack == nil:
-		h.conclude(rec, r, claim)
+		again = h.conclude(rec, r, claim)
 	case value != http.ErrAbortHandler && rec.whole():
 		h.o.Panicked(r, value, stack)
 		h.panicked(rec, r, claim)
@@ -261,6 +262,7 @@ func (h *Handler) execute(w http.ResponseWriter, r *http.Request, claim *semel.C
 		h.unknown(rec, r, claim)
 	}
 	settled = true
+	return again
 }
 
 // invoke runs the handler. stack is nil if it returned.
@@ -280,27 +282,34 @@ func invoke(next http.Handler, w http.ResponseWriter, r *http.Request) (value an
 }
 
 // conclude does what the answer of a handler that returned means.
-func (h *Handler) conclude(rec *recorder, r *http.Request, claim *semel.Claim) {
+func (h *Handler) conclude(rec *recorder, r *http.Request, claim *semel.Claim) (again bool) {
 	if rec.status == 0 {
 		rec.begin(http.StatusOK)
 	}
 	switch {
 	case rec.outcome == OutcomeUnknown:
 		h.unknown(rec, r, claim)
-		return
-	case rec.outcome == OutcomeNotDone, rec.outcome == "" && slices.Contains(h.o.NotDone, rec.status):
-		if err := claim.Release(semel.Result{Code: rec.status, Data: h.encoded(rec)}); err != nil {
-			h.replace(rec, r)
-			return
-		}
-		rec.send(r.Method == http.MethodHead)
+		return false
+	case rec.outcome == OutcomeNotDone, rec.outcome == "" && slices.Contains(h.o.NotDone, rec.status),
+		rec.outcome == "" && rec.status >= 500 && claim.Transactional():
+		h.release(rec, r, claim)
+		return false
+	}
+	return h.complete(rec, r, claim)
+}
+
+// release frees the key: nothing happened, or the claim's transaction undoes it.
+// The answer goes to those who wait, and is not stored.
+func (h *Handler) release(rec *recorder, r *http.Request, claim *semel.Claim) {
+	if err := claim.Release(semel.Result{Code: rec.status, Data: h.encoded(rec)}); err != nil {
+		h.replace(rec, r)
 		return
 	}
-	h.complete(rec, r, claim)
+	rec.send(r.Method == http.MethodHead)
 }
 
 // complete stores the answer as the operation's outcome, then lets it go.
-func (h *Handler) complete(rec *recorder, r *http.Request, claim *semel.Claim) {
+func (h *Handler) complete(rec *recorder, r *http.Request, claim *semel.Claim) (again bool) {
 	record, err := claim.Complete(semel.Result{Code: rec.status, Data: h.encoded(rec)})
 	switch {
 	case err == nil:
@@ -308,9 +317,19 @@ func (h *Handler) complete(rec *recorder, r *http.Request, claim *semel.Claim) {
 	case errors.Is(err, semel.ErrSettled) && rec.whole():
 		rec.drop()
 		h.answer(rec.w, r, semel.Decide(semel.Reading{Record: record, Now: record.WrittenAt}, semel.Ask{Fingerprint: record.Fingerprint}))
+	case errors.Is(err, semel.ErrNotDone) && rec.whole():
+		rec.drop()
+		refuse(rec.w, r, NotCommitted, "", 0)
+	case errors.Is(err, semel.ErrUndone) && rec.whole():
+		rec.drop()
+		return true
+	case errors.Is(err, semel.ErrUndone): // part of the answer has left already
+		_ = claim.Release(semel.Result{})
+		h.replace(rec, r)
 	default:
 		h.replace(rec, r)
 	}
+	return false
 }
 
 // encoded gives the answer to store, or nil if it was streamed.
@@ -338,6 +357,10 @@ func (h *Handler) panicked(rec *recorder, r *http.Request, claim *semel.Claim) {
 	rec.drop()
 	answer := &recorder{w: rec.w, limit: rec.limit, body: rec.body}
 	refuse(answer, r, HandlerFailed, "", 0)
+	if claim.Transactional() {
+		h.release(answer, r, claim)
+		return
+	}
 	h.complete(answer, r, claim) // whatever the route says of a 500: the effect may have happened
 }
 
@@ -358,18 +381,6 @@ func (h *Handler) replace(rec *recorder, r *http.Request) {
 		rec.drop()
 		refuse(rec.w, r, OutcomeUnknownKind, askAgain, 0)
 	}
-}
-
-func bodyAllowed(status int) bool {
-	return status >= 200 && status != http.StatusNoContent && status != http.StatusNotModified
-}
-
-// impliedLength is how long a body can be for net/http to set Content-Length by
-// itself.
-const impliedLength = 2000
-
-func setLength(h http.Header, n int) {
-	h["Content-Length"] = []string{strconv.Itoa(n)}
 }
 
 func logPanic(r *http.Request, value any, stack []byte) {

@@ -33,6 +33,7 @@ const (
 	BodyTooLarge        ProblemKind = "body-too-large"              // 413: over the limit, nothing ran
 	TooManyInFlight     ProblemKind = "too-many-requests-in-flight" // 503: over the limit, nothing ran
 	StoreUnavailable    ProblemKind = "store-unavailable"           // 503: nothing can be remembered, so nothing ran
+	NotCommitted        ProblemKind = "not-committed"               // 503: the database undid all of it, nothing happened
 	HandlerFailed       ProblemKind = "handler-failed"              // 500: the handler panicked; stored as the answer
 	UpstreamUnreachable ProblemKind = "upstream-unreachable"        // 502: the upstream was not reached, nothing ran
 )
@@ -69,6 +70,7 @@ var problemTable = [...]struct {
 	{BodyTooLarge, 413, false, false, nil, "The request's body is too large"},
 	{TooManyInFlight, 503, true, true, nil, "Too many requests are in flight"},
 	{StoreUnavailable, 503, true, true, semel.ErrUnavailable, "Nothing can be remembered at the moment, so nothing was started"},
+	{NotCommitted, 503, true, true, semel.ErrNotDone, "The database undid the operation, so nothing happened"},
 	{HandlerFailed, 500, false, false, nil, "The server failed while it handled the request"},
 	{UpstreamUnreachable, 502, true, false, nil, "The upstream service was not reached"},
 }

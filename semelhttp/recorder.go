@@ -323,3 +323,15 @@ func (r *recorder) trailers() http.Header {
 	}
 	return out
 }
+
+func bodyAllowed(status int) bool {
+	return status >= 200 && status != http.StatusNoContent && status != http.StatusNotModified
+}
+
+// impliedLength is how long a body can be for net/http to set Content-Length by
+// itself.
+const impliedLength = 2000
+
+func setLength(h http.Header, n int) {
+	h["Content-Length"] = []string{strconv.Itoa(n)}
+}

@@ -43,7 +43,8 @@ import (
 type Transport struct {
 	// Base sends the requests. Default http.DefaultTransport.
 	Base http.RoundTripper
-	// Key makes the key of a request that has none. It may read r.Body, and must
+	// Key makes the key of a request that has none, unless its context is that of a
+	// step, which has a derived key. It may read r.Body, and must
 	// not change r otherwise. Its error refuses the request. Default: a UUIDv7, see
 	// NewKey. KeyFromHeaders and KeyFromJSON make others.
 	Key func(r *http.Request) (string, error)
@@ -166,6 +167,7 @@ func (t *Transport) setKey(x *exchange, header string, now time.Time) error {
 		// the one operation would go on under a second key.
 		lines = headerLines(x.r.Response.Request.Header, header)
 	}
+	derived, inStep := semel.DerivedKey(x.r.Context())
 	switch {
 	case len(lines) > 0:
 		id, err := ParseKey(lines)
@@ -173,6 +175,8 @@ func (t *Transport) setKey(x *exchange, header string, now time.Time) error {
 			return err
 		}
 		x.key = id
+	case inStep:
+		x.key = derived
 	case t.Key == nil:
 		x.key = t.keys.next(now)
 	default:
