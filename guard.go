@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math"
 	"math/rand/v2"
 	"os"
 	"sync"
@@ -296,6 +295,58 @@ func (g *Guard) Do(ctx context.Context, ask Ask, fn func(ctx context.Context) (R
 	}
 }
 
+// Within runs fn once for the ask in a transaction that is the caller's own. tx is
+// the guard's store bound to it, as an adapter's In gives it. Key, result and what
+// fn writes there become visible together, when the caller commits; after an error
+// the caller rolls back. Who may run into a duplicate that another transaction
+// holds gets [ErrInProgress] after the adapter's lock wait. The policy's class has to be
+// Transactional; its Wait has no meaning here.
+func (g *Guard) Within(ctx context.Context, tx Store, ask Ask, fn func(ctx context.Context) (Result, error)) (Answer, error) {
+	switch {
+	case ask.Policy == nil || ask.Policy.Class != Transactional:
+		return Answer{}, errors.New("semel: Within needs a policy of the class transactional: in any other its record would have to outlive the transaction")
+	case !g.enter():
+		return Answer{}, ErrClosed
+	}
+	defer g.busy.Done()
+	policy := *ask.Policy
+	// Whatever fails leaves the transaction to be rolled back: nothing is tried twice.
+	policy.Wait, policy.ClaimWithin, policy.FinishWithin = -1, 0, -policy.Lease
+	ask.Policy = &policy
+	w := &work{guard: g, start: time.Now()}
+	w.prepare(ask, g.Digest(ask.Key))
+	w.store, w.attempt.bound, w.attempt.optimistic = tx, false, false
+	a := &w.attempt
+	w.now = w.start
+	move, err := w.drive(ctx, a.Begin(w.now, w.now.Add(time.Duration(g.ahead.Load()))), time.Time{})
+	if err != nil {
+		return Answer{}, err
+	}
+	if move.Do != Run {
+		v, err := a.Verdict(), a.Err()
+		g.tellOutcome(ask, a.digest, v, err, w.start)
+		if err == nil {
+			err = v.Err()
+		}
+		return Answer{Result: Result{Code: v.Held.Code, Data: v.Held.Result}, Replayed: err == nil, Attempt: v.Held.Attempt}, err
+	}
+	result, err := fn(ctx)
+	if err != nil {
+		return Answer{}, err
+	}
+	if result.Data == nil {
+		result.Data = []byte{}
+	}
+	w.now = time.Now()
+	if _, err := w.drive(ctx, a.Finish(w.now, Ending{State: Done, Code: result.Code, Result: result.Data}), time.Time{}); err != nil {
+		return Answer{}, err
+	}
+	if err := a.Err(); err != nil {
+		return Answer{}, err
+	}
+	return Answer{Result: result, Attempt: a.held.Attempt}, a.Verdict().Err()
+}
+
 // newNonce needs to be unique, not secret.
 func newNonce() Nonce {
 	var n Nonce
@@ -336,25 +387,4 @@ func (g *Guard) selfTest() error {
 		return nil // the store that knows the secret cannot be reached
 	}
 	return g.checkSecret(ctx)
-}
-
-// checkSecret writes which secret the store's digests are made with, or
-// compares: with another secret every stored key would be a new one, and every
-// retry a second run.
-func (g *Guard) checkSecret(ctx context.Context) error {
-	key := Key{Scope: JoinScope("semel", "self-test"), ID: "deployment secret"}
-	mark := Record{
-		// A plain digest: who has another secret must find it.
-		Digest: key.Digest(nil), Fingerprint: Fingerprint(g.Digest(key)), State: Done, Nonce: newNonce(),
-		Attempt: 1, TTL: math.MaxInt64 / 2, Key: key, Owner: g.options.Owner,
-	}
-	held, err := g.store.CompareAndSwap(ctx, Version{}, mark)
-	switch {
-	case errors.Is(err, ErrConflict) && held.Record.Fingerprint == mark.Fingerprint, err == nil:
-		return nil
-	case errors.Is(err, ErrConflict):
-		return fmt.Errorf("semel: this store was written with another deployment secret (first by %s): every key in it would be "+
-			"new again, and every retry a second run; start with that secret, or take an empty store", held.Record.Owner)
-	}
-	return fmt.Errorf("semel: the store failed its self-test: the mark of the deployment's secret was not written: %w", errors.Join(ErrUnavailable, err))
 }

@@ -1,12 +1,15 @@
 package semel
 
 import (
+	"context"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
+	"math"
 	"strings"
 	"time"
 )
@@ -126,4 +129,25 @@ func FingerprintOf(parts ...[]byte) Fingerprint {
 	var f Fingerprint
 	h.Sum(f[:0])
 	return f
+}
+
+// checkSecret writes which secret the store's digests are made with, or
+// compares: with another secret every stored key would be a new one, and every
+// retry a second run.
+func (g *Guard) checkSecret(ctx context.Context) error {
+	key := Key{Scope: JoinScope("semel", "self-test"), ID: "deployment secret"}
+	mark := Record{
+		// A plain digest: who has another secret must find it.
+		Digest: key.Digest(nil), Fingerprint: Fingerprint(g.Digest(key)), State: Done, Nonce: newNonce(),
+		Attempt: 1, TTL: math.MaxInt64 / 2, Key: key, Owner: g.options.Owner,
+	}
+	held, err := g.store.CompareAndSwap(ctx, Version{}, mark)
+	switch {
+	case errors.Is(err, ErrConflict) && held.Record.Fingerprint == mark.Fingerprint, err == nil:
+		return nil
+	case errors.Is(err, ErrConflict):
+		return fmt.Errorf("semel: this store was written with another deployment secret (first by %s): every key in it would be "+
+			"new again, and every retry a second run; start with that secret, or take an empty store", held.Record.Owner)
+	}
+	return fmt.Errorf("semel: the store failed its self-test: the mark of the deployment's secret was not written: %w", errors.Join(ErrUnavailable, err))
 }
