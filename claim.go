@@ -94,36 +94,38 @@ func (c *Claim) begun(ctx *lazyContext, move Move) {
 	c.granted(move)
 }
 
-// Retry is for an operation in a transaction that failed with err: if the
-// database has undone it for another's sake, a new one is begun, and the error is
-// [ErrUndone]: execute again under Context. Else the error is nil, and the claim
-// is to be ended.
-func (c *Claim) Retry(err error) error {
+// Retry is for an operation in a transaction that failed, with err or, if that is
+// nil, in a way that only the transaction knows. If the database has undone it for
+// another's sake, a new one is begun, and the error is [ErrUndone]: execute again
+// under Context. If the error is nil, the claim is to be ended. Any other is one
+// of Complete's, with the record that it gives.
+func (c *Claim) Retry(err error) (Record, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ended || c.tx == nil || !c.tx.Undone(err) {
-		return nil
+		return Record{}, nil
 	}
 	c.rollback()
 	c.ended = true
-	_, err = c.conclude(c.attempt.Rerun(time.Now(), errors.Join(ErrUndone, err)), Lost, Verdict{})
-	return err
+	v, err := c.conclude(c.attempt.Rerun(time.Now(), errors.Join(ErrUndone, err)), Lost, Verdict{})
+	return v.Held, err
 }
 
-// fail ends the claim after the operation's error, and gives the error to tell:
-// [ErrUndone] alone if it is to execute again.
-func (c *Claim) fail(err error) error {
-	switch failed := c.Retry(err); {
-	case failed != nil && !errors.Is(failed, ErrNotDone):
-		return failed
+// fail ends the claim after the operation's error, and gives what Complete
+// would have given, or the error to tell.
+func (c *Claim) fail(err error) (Record, error) {
+	record, failed := c.Retry(err)
+	switch {
+	case errors.Is(failed, ErrNotDone):
+		return record, errors.Join(err, failed)
 	case failed != nil:
-		return errors.Join(err, failed)
+		return record, failed
 	case c.transactional:
-		return errors.Join(ErrNotDone, err, c.Release(Result{}))
+		return record, errors.Join(ErrNotDone, err, c.Release(Result{}))
 	case errors.Is(err, ErrNotDone):
-		return errors.Join(err, c.Release(Result{}))
+		return record, errors.Join(err, c.Release(Result{}))
 	}
-	return errors.Join(err, c.Doubt())
+	return record, errors.Join(err, c.Doubt())
 }
 
 // conclude drives the end of a transaction. The error is [ErrUndone] if another

@@ -272,21 +272,19 @@ func (g *Guard) Do(ctx context.Context, ask Ask, fn func(ctx context.Context) (R
 		returned = false
 		result, err := fn(claim.Context())
 		returned = true
-		if err != nil {
-			failed := claim.fail(err)
-			if errors.Is(failed, ErrUndone) {
-				continue
-			}
-			return Answer{}, failed
-		}
 		if result.Data == nil {
 			result.Data = []byte{}
 		}
-		record, err := claim.Complete(result)
+		var record Record
+		if err != nil {
+			record, err = claim.fail(err)
+		} else {
+			record, err = claim.Complete(result)
+		}
 		switch {
-		case errors.Is(err, ErrUndone) && !errors.Is(err, ErrNotDone):
+		case err == ErrUndone: // the claim's own word, not one that fn wraps
 			continue
-		case errors.Is(err, ErrSettled):
+		case err == ErrSettled:
 			return Answer{Result: Result{Code: record.Code, Data: record.Result}, Replayed: true, Attempt: record.Attempt}, nil
 		case err != nil:
 			return Answer{}, err

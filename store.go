@@ -192,7 +192,9 @@ type Transaction interface {
 	// Rollback undoes all.
 	Rollback()
 	// Undone tells whether err, from a statement of the operation's own, says that
-	// the database has undone the transaction for another's sake, or has to.
+	// the database has undone the transaction for another's sake, or has to. If err
+	// is nil: whether a statement failed like that, and the operation kept it to
+	// itself.
 	Undone(err error) bool
 }
 

@@ -290,8 +290,13 @@ func (h *Handler) conclude(rec *recorder, r *http.Request, claim *semel.Claim) (
 	case rec.outcome == OutcomeUnknown:
 		h.unknown(rec, r, claim)
 		return false
-	case rec.outcome == OutcomeNotDone, rec.outcome == "" && slices.Contains(h.o.NotDone, rec.status),
-		rec.outcome == "" && rec.status >= 500 && claim.Transactional():
+	case rec.outcome == OutcomeNotDone, rec.outcome == "" && slices.Contains(h.o.NotDone, rec.status):
+		h.release(rec, r, claim)
+		return false
+	case rec.outcome == "" && rec.status >= 500 && claim.Transactional():
+		if record, err := claim.Retry(nil); err != nil {
+			return h.concluded(rec, r, claim, record, err)
+		}
 		h.release(rec, r, claim)
 		return false
 	}
@@ -311,6 +316,11 @@ func (h *Handler) release(rec *recorder, r *http.Request, claim *semel.Claim) {
 // complete stores the answer as the operation's outcome, then lets it go.
 func (h *Handler) complete(rec *recorder, r *http.Request, claim *semel.Claim) (again bool) {
 	record, err := claim.Complete(semel.Result{Code: rec.status, Data: h.encoded(rec)})
+	return h.concluded(rec, r, claim, record, err)
+}
+
+// concluded answers what the end of the claim came to.
+func (h *Handler) concluded(rec *recorder, r *http.Request, claim *semel.Claim, record semel.Record, err error) (again bool) {
 	switch {
 	case err == nil:
 		rec.send(r.Method == http.MethodHead)
