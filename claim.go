@@ -83,7 +83,7 @@ func (c *Claim) granted(move Move) {
 
 // begun has the claim run in the transaction that has begun.
 func (c *Claim) begun(ctx *lazyContext, move Move) {
-	ctx.parent, ctx.deadline = c.tx.Context(c.ctx.parent), c.attempt.safe
+	ctx.parent, ctx.claim, ctx.deadline = c.tx.Context(c.ctx.parent), c, c.attempt.safe
 	c.transactional = true
 	if ctx != &c.ctx {
 		c.ctx.end(context.Canceled)
@@ -239,22 +239,6 @@ func (c *Claim) finish(e Ending, kind EventKind, shared Verdict) (Verdict, error
 	return c.settled(kind, shared)
 }
 
-// linger goes on storing behind the caller.
-func (c *Claim) linger(move Move, kind EventKind, shared Verdict) {
-	g := c.guard
-	going := g.astray(func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.driveToEnd(c.ctx.parent, move)
-		// What it came to is in the events and in the store; nobody waits for it.
-		_, _ = c.settled(kind, shared)
-	})
-	if !going {
-		c.attempt.end(Verdict{Action: Refuse, Reason: InDoubt}, ErrUnavailable)
-		_, _ = c.settled(kind, shared)
-	}
-}
-
 // settled tells everybody what the last swap came to.
 func (c *Claim) settled(kind EventKind, shared Verdict) (Verdict, error) {
 	a, g := &c.attempt, c.guard
@@ -299,6 +283,7 @@ func (c *Claim) settled(kind EventKind, shared Verdict) (Verdict, error) {
 // be cancelled with a cause, or both, and does not follow its parent's end.
 type lazyContext struct {
 	parent   context.Context // for values
+	claim    *Claim          // nil unless it is a claim's own
 	deadline time.Time
 
 	mu     sync.Mutex
@@ -334,6 +319,9 @@ func (c *lazyContext) Err() error {
 // one, so that the standard library recognises its own kind in it and needs no
 // goroutine for contexts derived from this one.
 func (c *lazyContext) Value(key any) any {
+	if key == (claimOf{}) && c.claim != nil {
+		return c.claim
+	}
 	c.mu.Lock()
 	real := c.real
 	c.mu.Unlock()

@@ -156,7 +156,7 @@ func (g *Guard) lead(ctx context.Context, w *work) (*Claim, Verdict, error) {
 	}
 	if move.Do == Run {
 		c := &Claim{work: w, number: a.verdict.Attempt, unconfirmed: a.unconfirmed}
-		c.ctx.parent = ctx
+		c.ctx.parent, c.ctx.claim = ctx, c
 		v := a.Verdict()
 		g.tell(a, Claimed, w.start, nil)
 		if a.bound {

@@ -329,3 +329,35 @@ func TestUnconfirmedIsTold(t *testing.T) {
 		}
 	}
 }
+
+func TestClaimIsInItsContext(t *testing.T) {
+	guard := newGuard(t, memory.New(memory.Options{}))
+	if _, ok := semel.ClaimFrom(t.Context()); ok {
+		t.Error("a claim was found where nothing is claimed")
+	}
+	_, err := guard.Do(t.Context(), ask(t, semel.Policy{}), func(ctx context.Context) (semel.Result, error) {
+		outer, ok := semel.ClaimFrom(ctx)
+		if !ok {
+			return semel.Result{}, errors.New("an operation does not find its claim")
+		}
+		other := ask(t, semel.Policy{})
+		other.Key.ID = "inner"
+		ctx, cancel := context.WithCancel(ctx) // and where somebody waits for it
+		defer cancel()
+		_, err := guard.Do(ctx, other, func(ctx context.Context) (semel.Result, error) {
+			if inner, ok := semel.ClaimFrom(ctx); !ok || inner == outer {
+				return semel.Result{}, errors.New("an operation within another finds no claim, or the other's")
+			}
+			return semel.Result{Code: 200}, nil
+		})
+		return outer.Step(ctx, "step", func(ctx context.Context) (semel.Result, error) {
+			if c, _ := semel.ClaimFrom(ctx); c != outer {
+				return semel.Result{}, errors.New("a step does not find the operation's claim")
+			}
+			return semel.Result{Code: 201}, err
+		})
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}

@@ -151,6 +151,17 @@ func splitStep(b []byte) (name string, data []byte, err error) {
 	return string(b[width : width+int(n)]), b[width+int(n):], nil
 }
 
+// claimOf is the context key of the claim that an operation runs under.
+type claimOf struct{}
+
+// ClaimFrom gives the claim under which the code that has ctx executes: for the
+// steps of an operation that Guard.Do or a handler of semelhttp runs, which end
+// the claim themselves.
+func ClaimFrom(ctx context.Context) (*Claim, bool) {
+	c, ok := ctx.Value(claimOf{}).(*Claim)
+	return c, ok
+}
+
 // derivedKeyOf is the context key of a step's derived key.
 type derivedKeyOf struct{}
 

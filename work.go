@@ -168,6 +168,22 @@ func (w *work) driveToEnd(ctx context.Context, move Move) {
 	_, _ = w.drive(context.WithoutCancel(ctx), move, time.Time{})
 }
 
+// linger goes on storing behind the caller.
+func (c *Claim) linger(move Move, kind EventKind, shared Verdict) {
+	g := c.guard
+	going := g.astray(func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.driveToEnd(c.ctx.parent, move)
+		// What it came to is in the events and in the store; nobody waits for it.
+		_, _ = c.settled(kind, shared)
+	})
+	if !going {
+		c.attempt.end(Verdict{Action: Refuse, Reason: InDoubt}, ErrUnavailable)
+		_, _ = c.settled(kind, shared)
+	}
+}
+
 // await waits until t, or until there is news of the key, for another's lease
 // to end. Its error is the cause of ctx, if that ends first.
 func (w *work) await(ctx context.Context, t time.Time) error {
