@@ -3,10 +3,65 @@ package semelhttp
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
+	"net/http"
 	"net/textproto"
 	"slices"
 	"strings"
+
+	"github.com/semelhq/semel"
 )
+
+// Answer is what an operation answered, for those who read a record, and for
+// those who settle one: see [semel.Settlement].
+type Answer struct {
+	// Status is from 200 to 599.
+	Status int
+	Header http.Header
+	Body   []byte
+}
+
+// Result gives the answer in the form in which [Handler] stores and replays one.
+// Of Header it takes what a Handler keeps by default, and what keep names
+// besides. The Body is copied. The error says what no server could answer.
+func (a Answer) Result(keep ...string) (semel.Result, error) {
+	switch {
+	case a.Status < 200 || a.Status > 599:
+		return semel.Result{}, fmt.Errorf("semelhttp: an answer has a status from 200 to 599, not %d", a.Status)
+	case len(a.Body) > 0 && !bodyAllowed(a.Status):
+		return semel.Result{}, fmt.Errorf("semelhttp: an answer with the status %d has no body, and this one has %d bytes", a.Status, len(a.Body))
+	}
+	wanted := make(map[string]bool)
+	for _, name := range keep {
+		wanted[textproto.CanonicalMIMEHeaderKey(name)] = true
+	}
+	var header []field
+	for name, values := range a.Header {
+		name = textproto.CanonicalMIMEHeaderKey(name)
+		if (kept(name) || wanted[name]) && !neverKept(name) {
+			header = append(header, field{name, values})
+		}
+	}
+	return semel.Result{Code: a.Status, Data: encode(a.Status, header, nil, a.Body)}, nil
+}
+
+// AnswerOf reads the answer that a finished record keeps. The error says that it
+// keeps none, or none of a Handler's. The Body is a part of r.Result, which nobody
+// changes.
+func AnswerOf(r *semel.Record) (Answer, error) {
+	if r.State != semel.Done || r.Replay == 0 {
+		return Answer{}, fmt.Errorf("semelhttp: the record keeps no answer: %w", semel.ErrGone)
+	}
+	s, err := decode(r.Result)
+	if err != nil {
+		return Answer{}, err
+	}
+	a := Answer{Status: s.status, Header: make(http.Header), Body: s.body}
+	for _, f := range s.header {
+		a.Header[f.name] = f.values
+	}
+	return a, nil
+}
 
 // stored is an answer as it is kept: what a replay sends again.
 type stored struct {
