@@ -22,6 +22,7 @@ type Claim struct {
 	ctx         lazyContext
 	rerun       *lazyContext // instead of ctx, once the transaction was begun again
 	number      int
+	digest      Digest
 	unconfirmed bool
 	// transactional is fixed when the claim is granted.
 	transactional bool
@@ -60,6 +61,10 @@ func (c *Claim) current() *lazyContext {
 // Transactional tells that the operation runs in a transaction that the claim
 // commits or undoes. Then Release and Doubt undo it: nothing happened.
 func (c *Claim) Transactional() bool { return c.transactional }
+
+// Digest names the operation in the store, in events and to whoever finds out
+// what became of it.
+func (c *Claim) Digest() Digest { return c.digest }
 
 // Version is the fencing token of the claim: a target that accepts tokens
 // refuses one that is older than the newest it has seen.

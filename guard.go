@@ -155,7 +155,7 @@ func (g *Guard) lead(ctx context.Context, w *work) (*Claim, Verdict, error) {
 		return nil, Verdict{}, err
 	}
 	if move.Do == Run {
-		c := &Claim{work: w, number: a.verdict.Attempt, unconfirmed: a.unconfirmed}
+		c := &Claim{work: w, number: a.verdict.Attempt, digest: a.digest, unconfirmed: a.unconfirmed}
 		c.ctx.parent, c.ctx.claim = ctx, c
 		v := a.Verdict()
 		g.tell(a, Claimed, w.start, nil)

@@ -340,6 +340,9 @@ func TestClaimIsInItsContext(t *testing.T) {
 		if !ok {
 			return semel.Result{}, errors.New("an operation does not find its claim")
 		}
+		if outer.Digest() != guard.Digest(ask(t, semel.Policy{}).Key) {
+			return semel.Result{}, errors.New("a claim has another key's digest")
+		}
 		other := ask(t, semel.Policy{})
 		other.Key.ID = "inner"
 		ctx, cancel := context.WithCancel(ctx) // and where somebody waits for it
