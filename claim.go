@@ -34,6 +34,7 @@ type Claim struct {
 
 	reading sync.Mutex // held for a moment only
 	version Version
+	safe    time.Time // until then nobody else can have been granted the key
 
 	// Guarded by the keeper's mutex.
 	due        time.Time
@@ -79,7 +80,7 @@ func (c *Claim) Version() Version {
 // renewed. A transaction has none: it ends at a time that is fixed.
 func (c *Claim) granted(move Move) {
 	c.reading.Lock()
-	c.version = c.attempt.held.Version
+	c.version, c.safe = c.attempt.held.Version, c.attempt.safe
 	c.reading.Unlock()
 	if c.tx == nil {
 		c.guard.keeper.keep(c, move.Until)

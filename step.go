@@ -25,6 +25,9 @@ var ErrStep = errors.New("semel: the steps do not fit")
 // in every attempt (INVARIANTS O2) and is in fn's context, see [DerivedKey]:
 // semelhttp's Transport sends it by itself. One step makes one call.
 //
+// A step does not start once the lease of its claim has ended: another attempt may
+// hold the key, and the error is [ErrInDoubt].
+//
 // An error of fn is given back and not recorded. A result longer than the policy's
 // MaxResult is an error, and the step remains done. Code and bytes of a result are
 // kept as long as the key is remembered.
@@ -68,11 +71,14 @@ func (c *Claim) Step(ctx context.Context, name string, fn func(ctx context.Conte
 // nextStep prepares the attempt at the claim's next step. again tells that an
 // earlier attempt may have run it.
 func (c *Claim) nextStep(name string) (w *work, root Digest, again bool, err error) {
+	lost := c.current().Err() != nil
 	c.reading.Lock()
 	defer c.reading.Unlock()
 	switch {
 	case c.work == nil:
 		return nil, root, false, errors.New("semel: a step of a claim that has ended")
+	case lost, !time.Now().Before(c.safe):
+		return nil, root, false, fmt.Errorf("%w: step %q was not started, since the lease has ended and another attempt may hold the key", ErrInDoubt, name)
 	case name == "":
 		return nil, root, false, fmt.Errorf("%w: a step needs a name", ErrStep)
 	case slices.Contains(c.steps, name):
