@@ -5,6 +5,8 @@ import (
 	"database/sql/driver"
 	"errors"
 	"io"
+
+	"github.com/semelhq/semel"
 )
 
 // Conn is a connection around the driver's. Like the driver's, it is used by one
@@ -18,8 +20,8 @@ type Conn struct {
 	rules *Rules
 	tx    *state // nil outside of transactions
 	bad   bool   // not to be used again
-	// checked tells that the dialect found it to be of the right database.
-	checked bool
+	// checked is the store whose database the dialect found it to be of.
+	checked semel.Store
 }
 
 var (

@@ -13,8 +13,8 @@ import (
 // conn.Unwrap(), the driver's connection, which nobody else uses meanwhile, and
 // are called for many connections at once. They keep no context.
 type Dialect interface {
-	// Check is asked once for a connection: an error refuses it, as one to another
-	// database for example.
+	// Check is asked once for a connection and a store: an error refuses it, as one to
+	// another database for example.
 	Check(ctx context.Context, conn *Conn) error
 	// Begin is that of semel.Transactor; after any error but semel.ErrConflict the
 	// scope rolls back, or gives the connection up if that fails.
@@ -132,20 +132,27 @@ func (t *transactor) connect(ctx context.Context) (*sql.Conn, error) {
 	}
 	err = conn.Raw(func(raw any) error {
 		c, ok := raw.(*Conn)
-		switch {
-		case !ok:
+		if !ok {
 			return errPlain
-		case c.checked:
-			return nil
 		}
-		err := t.dialect.Check(ctx, c)
-		c.checked = err == nil
-		return err
+		return c.check(ctx, t.Store, t.dialect)
 	})
 	if err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
 	return conn, nil
+}
+
+// check asks the dialect about the connection, unless it has done so.
+func (c *Conn) check(ctx context.Context, store semel.Store, d Dialect) error {
+	if c.checked == store {
+		return nil
+	}
+	err := d.Check(ctx, c)
+	if err == nil {
+		c.checked = store
+	}
+	return err
 }
 
 // Begin is part of semel.Transactor.

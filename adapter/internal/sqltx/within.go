@@ -56,11 +56,8 @@ func (b *bound) CompareAndSwap(ctx context.Context, old semel.Version, next seme
 func (b *bound) on(ctx context.Context, fn func(ctx context.Context, c *Conn) error) error {
 	ran := false
 	err := on(ctx, b.tx, func(ctx context.Context, c *Conn) error {
-		if !c.checked {
-			if err := b.dialect.Check(ctx, c); err != nil {
-				return err
-			}
-			c.checked = true
+		if err := c.check(ctx, b.Store, b.dialect); err != nil {
+			return err
 		}
 		ran = true
 		return fn(ctx, c)
