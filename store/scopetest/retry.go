@@ -1,0 +1,83 @@
+package scopetest
+
+import (
+	"context"
+	"sync/atomic"
+
+	"github.com/semelhq/semel"
+)
+
+func retryChecks() []check {
+	return []check{
+		{"T5_undone_is_run_again", runAgain},
+		{"T5_undone_again_and_again", againAndAgain},
+		{"T5_swallowed", swallowedUndone},
+	}
+}
+
+// mostRuns is how often an operation runs at most: once, and 5 times more.
+const mostRuns = 6
+
+func (e *env) needsUndo(b *Bench) {
+	e.Helper()
+	if b.Undo == nil {
+		e.Skip("left out: the database undoes no transaction for another's sake")
+	}
+}
+
+// What the database undid runs again, in another transaction that has nothing of
+// the first.
+func runAgain(e *env) {
+	b := e.open(Settings{})
+	e.needsUndo(b)
+	var runs atomic.Int64
+	answer, err := do(b, "a", func(ctx context.Context) (semel.Result, error) {
+		e.must(b.Effect(ctx, "a"))
+		if runs.Add(1) < 3 {
+			return semel.Result{}, b.Undo(ctx)
+		}
+		return receipt("a"), nil
+	})
+	if err != nil || answer.Replayed || runs.Load() != 3 {
+		e.Fatalf("got %+v, %v after %d runs; want the third run's answer", answer, err, runs.Load())
+	}
+	e.once(b, "a")
+}
+
+func againAndAgain(e *env) {
+	b := e.open(Settings{})
+	e.needsUndo(b)
+	var runs atomic.Int64
+	_, err := do(b, "a", func(ctx context.Context) (semel.Result, error) {
+		runs.Add(1)
+		e.must(b.Effect(ctx, "a"))
+		return semel.Result{}, b.Undo(ctx)
+	})
+	e.wants("undone each time", err, semel.ErrNotDone)
+	if runs.Load() != mostRuns {
+		e.Errorf("it ran %d times, want %d", runs.Load(), mostRuns)
+	}
+	e.again(b, "a")
+}
+
+// An operation that does not tell that it was undone: it runs again, or comes to
+// nothing.
+func swallowedUndone(e *env) {
+	b := e.open(Settings{})
+	e.needsUndo(b)
+	var runs atomic.Int64
+	_, err := do(b, "a", func(ctx context.Context) (semel.Result, error) {
+		e.must(b.Effect(ctx, "a"))
+		if runs.Add(1) == 1 {
+			_ = b.Undo(ctx)
+			_ = b.Effect(ctx, "a")
+		}
+		return receipt("a"), nil
+	})
+	if err != nil {
+		e.wants("undone, and swallowed", err, semel.ErrNotDone)
+		e.again(b, "a")
+		return
+	}
+	e.once(b, "a")
+}
