@@ -54,6 +54,9 @@ type Settlement struct {
 	// happened, and the next retry executes. Zero: still unknown.
 	State  State
 	Result Result
+	// Version is that of the record that was looked at: if the key has moved since,
+	// the settlement does not hold. The zero Version means whichever is held.
+	Version Version
 	// Who says so, and why, for the audit: both are needed, and stay in the journal.
 	Who, Why string
 }
@@ -81,6 +84,8 @@ func Settle(held Reading, s Settlement, p *Policy, nonce Nonce) (Record, error) 
 		return Record{}, ErrNotHeld
 	case r.State != Pending:
 		return Record{}, fmt.Errorf("%w: it is %v", ErrSettled, r.State)
+	case !s.Version.IsZero() && s.Version != r.Version:
+		return Record{}, fmt.Errorf("%w: version %v was looked at, and now it is %v", ErrSettled, s.Version, r.Version)
 	case held.Now.Before(r.Expires()):
 		return Record{}, fmt.Errorf("%w: the lease of %s runs for another %v", ErrInProgress, r.Owner, r.Expires().Sub(held.Now).Round(time.Millisecond))
 	}

@@ -17,7 +17,7 @@ const (
 	unknown  level = iota // a directory that the layout does not have
 	root                  // package semel
 	internal              // internal/ of the root module
-	one                   // store/*, semelhttp, message, lifecycle, region, audit
+	one                   // store/*, semelhttp, resolve, message, lifecycle, region, audit
 	two                   // gateway, console, sim, conformance
 	adapter               // other people's code begins here
 	command               // cmd: run, never imported
@@ -39,7 +39,7 @@ func placeOf(dir string) place {
 		return place{root, "."}
 	case "internal":
 		return place{internal, first}
-	case "semelhttp", "message", "lifecycle", "region", "audit":
+	case "semelhttp", "resolve", "message", "lifecycle", "region", "audit":
 		return place{one, first}
 	case "store":
 		if second != "" {
