@@ -107,26 +107,33 @@ func TestScopeOnce(t *testing.T) {
 	}
 }
 
-func TestScopeUndone(t *testing.T) {
-	mine := errors.New("mine")
-	type fn = func(ctx context.Context, tx *sql.Tx) (semel.Result, error)
-	after := func(do func(ctx context.Context, tx *sql.Tx) error) fn {
-		return func(ctx context.Context, tx *sql.Tx) (semel.Result, error) {
-			if r, err := order(ctx, tx); err != nil {
-				return r, err
-			}
-			return semel.Result{Code: 201}, do(ctx, tx)
+type operation = func(ctx context.Context, tx *sql.Tx) (semel.Result, error)
+
+// after takes an order and does something more.
+func after(do func(ctx context.Context, tx *sql.Tx) error) operation {
+	return func(ctx context.Context, tx *sql.Tx) (semel.Result, error) {
+		if r, err := order(ctx, tx); err != nil {
+			return r, err
 		}
+		return semel.Result{Code: 201}, do(ctx, tx)
 	}
-	swallow := func(query string) fn {
+}
+
+// fails are operations that come to nothing, and what their errors have to say.
+func fails() map[string]struct {
+	fn   operation
+	want string
+} {
+	mine := errors.New("mine")
+	swallow := func(query string) operation {
 		return after(func(ctx context.Context, tx *sql.Tx) error {
 			_, _ = tx.ExecContext(ctx, query)
 			_, _ = tx.ExecContext(ctx, "INSERT INTO orders (what) VALUES ('after')")
 			return nil
 		})
 	}
-	for name, c := range map[string]struct {
-		fn   fn
+	return map[string]struct {
+		fn   operation
 		want string
 	}{
 		"an error":                 {after(func(context.Context, *sql.Tx) error { return mine }), "mine"},
@@ -161,16 +168,13 @@ func TestScopeUndone(t *testing.T) {
 			rows, err := tx.QueryContext(ctx, "SELECT 1 UNION ALL SELECT 2") //nolint:sqlclosecheck // that is the case
 			return errors.Join(mine, err, rows.Err())
 		}), "mine"},
-		"a scope inside": {func(ctx context.Context, tx *sql.Tx) (semel.Result, error) { return semel.Result{}, nil }, "inside of another's operation"},
-	} {
+	}
+}
+
+func TestScopeUndone(t *testing.T) {
+	for name, c := range fails() {
 		t.Run(name, func(t *testing.T) {
 			s := newShop(t, sqlite.ScopeOptions{})
-			if name == "a scope inside" {
-				c.fn = after(func(ctx context.Context, _ *sql.Tx) error {
-					_, err := s.scope.Do(ctx, semel.Key{Scope: "tenant", ID: "inner"}, orderFP, order)
-					return err
-				})
-			}
 			_, err := s.scope.Do(context.Background(), orderKey, orderFP, c.fn)
 			if !errors.Is(err, semel.ErrNotDone) || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("error %v, want %q and that nothing was done", err, c.want)
@@ -289,23 +293,27 @@ func TestScopeBusy(t *testing.T) {
 	}
 }
 
+// within takes an order in a transaction of the caller's own.
+func (s *shop) within(tx *sql.Tx, fn operation) (semel.Answer, error) {
+	policy := s.scope.Policy()
+	ask := semel.Ask{Key: orderKey, Fingerprint: orderFP, Policy: &policy}
+	return s.scope.Guard().Within(context.Background(), sqlite.In(s.store, tx), ask, func(ctx context.Context) (semel.Result, error) { return fn(ctx, tx) })
+}
+
+func begin(t testing.TB, db *sql.DB) *sql.Tx {
+	t.Helper()
+	tx, err := db.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tx
+}
+
 func TestIn(t *testing.T) {
 	s := newShop(t, sqlite.ScopeOptions{})
-	guard, policy := s.scope.Guard(), s.scope.Policy()
-	ask := semel.Ask{Key: orderKey, Fingerprint: orderFP, Policy: &policy}
-	within := func(tx *sql.Tx, fn func(ctx context.Context, tx *sql.Tx) (semel.Result, error)) (semel.Answer, error) {
-		return guard.Within(context.Background(), sqlite.In(s.store, tx), ask, func(ctx context.Context) (semel.Result, error) { return fn(ctx, tx) })
-	}
-	begin := func(db *sql.DB) *sql.Tx {
-		tx, err := db.Begin()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return tx
-	}
 	// An error of the operation, and a caller who commits all the same.
-	tx := begin(s.db)
-	if _, err := within(tx, func(context.Context, *sql.Tx) (semel.Result, error) {
+	tx := begin(t, s.db)
+	if _, err := s.within(tx, func(context.Context, *sql.Tx) (semel.Result, error) {
 		return semel.Result{}, errors.New("mine")
 	}); err == nil {
 		t.Error("the operation's error is gone")
@@ -315,8 +323,8 @@ func TestIn(t *testing.T) {
 	}
 	s.absent(t)
 	// A statement that failed, and an operation that says nothing of it.
-	tx = begin(s.db)
-	if _, err := within(tx, func(ctx context.Context, tx *sql.Tx) (semel.Result, error) {
+	tx = begin(t, s.db)
+	if _, err := s.within(tx, func(ctx context.Context, tx *sql.Tx) (semel.Result, error) {
 		_, _ = tx.Exec("INSRT")
 		return order(ctx, tx)
 	}); err == nil {
@@ -326,37 +334,19 @@ func TestIn(t *testing.T) {
 		t.Error("a poisoned transaction was committed")
 	}
 	s.absent(t)
-	// A transaction that has ended, and one of another kind, and one of another file.
-	if _, err := within(tx, order); !errors.Is(err, sql.ErrTxDone) {
-		t.Errorf("an ended transaction: %v", err)
+	// As it should be: an error from before that was taken back does not count.
+	tx = begin(t, s.db)
+	for _, q := range []string{"SAVEPOINT a", "INSRT", "ROLLBACK TO a"} {
+		_, _ = tx.Exec(q)
 	}
-	plain, err := sql.Open("sqlite", s.path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer plain.Close()
-	tx = begin(plain)
-	if _, err := within(tx, order); err == nil || !strings.Contains(err.Error(), "OpenDB") {
-		t.Errorf("a transaction of another's driver: %v", err)
-	}
-	_ = tx.Rollback()
-	other := newShop(t, sqlite.ScopeOptions{})
-	tx = begin(other.db)
-	if _, err := within(tx, order); err == nil || !strings.Contains(err.Error(), "cannot be in both") {
-		t.Errorf("a transaction of another file: %v", err)
-	}
-	_ = tx.Rollback()
-	// As it should be: an error from before does not count, and a failure rolls back.
-	tx = begin(s.db)
-	_, _ = tx.Exec("INSRT")
-	if a, err := within(tx, order); err != nil || a.Replayed {
+	if a, err := s.within(tx, order); err != nil || a.Replayed {
 		t.Fatalf("%+v, %v", a, err)
 	}
 	_ = tx.Rollback()
 	s.absent(t)
 	for i := range 2 {
-		tx = begin(s.db)
-		if a, err := within(tx, order); err != nil || a.Replayed != (i > 0) {
+		tx = begin(t, s.db)
+		if a, err := s.within(tx, order); err != nil || a.Replayed != (i > 0) {
 			t.Fatalf("%+v, %v", a, err)
 		}
 		if err := tx.Commit(); err != nil {
@@ -366,4 +356,30 @@ func TestIn(t *testing.T) {
 	if n := s.orders(t); n != 1 {
 		t.Errorf("%d orders, want 1", n)
 	}
+}
+
+func TestInRefused(t *testing.T) {
+	s := newShop(t, sqlite.ScopeOptions{})
+	tx := begin(t, s.db)
+	_ = tx.Rollback()
+	if _, err := s.within(tx, order); !errors.Is(err, sql.ErrTxDone) {
+		t.Errorf("an ended transaction: %v", err)
+	}
+	plain, err := sql.Open("sqlite", s.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer plain.Close()
+	tx = begin(t, plain)
+	if _, err := s.within(tx, order); err == nil || !strings.Contains(err.Error(), "OpenDB") {
+		t.Errorf("a transaction of another's driver: %v", err)
+	}
+	_ = tx.Rollback()
+	other := newShop(t, sqlite.ScopeOptions{})
+	tx = begin(t, other.db)
+	if _, err := s.within(tx, order); err == nil || !strings.Contains(err.Error(), "cannot be in both") {
+		t.Errorf("a transaction of another file: %v", err)
+	}
+	_ = tx.Rollback()
+	s.absent(t)
 }

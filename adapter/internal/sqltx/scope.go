@@ -47,8 +47,9 @@ type Options struct {
 // Scope runs operations in transactions of a database. It is safe for
 // concurrent use.
 type Scope struct {
-	guard  *semel.Guard
-	policy semel.Policy
+	guard      *semel.Guard
+	policy     semel.Policy
+	transactor *transactor
 }
 
 // New gives a scope over db, whose connections have to be wrapped, and a guard
@@ -76,7 +77,7 @@ func New(db *sql.DB, store semel.Store, d Dialect, o Options) (*Scope, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Scope{guard, policy}, nil
+	return &Scope{guard, policy, t}, nil
 }
 
 // Guard gives the scope's guard.
@@ -87,6 +88,9 @@ func (s *Scope) Policy() semel.Policy { return s.policy }
 
 // Do runs fn once for the key.
 func (s *Scope) Do(ctx context.Context, key semel.Key, fp semel.Fingerprint, fn func(ctx context.Context, tx *sql.Tx) (semel.Result, error)) (semel.Answer, error) {
+	if err := s.transactor.nested(ctx); err != nil {
+		return semel.Answer{}, err
+	}
 	ask := semel.Ask{Key: key, Fingerprint: fp, Policy: &s.policy}
 	return s.guard.Do(ctx, ask, func(ctx context.Context) (semel.Result, error) {
 		tx, ok := TxFrom(ctx)
@@ -124,6 +128,16 @@ var (
 // Unwrap is part of semel.Unwrapper.
 func (t *transactor) Unwrap() semel.Store { return t.Store }
 
+// nested refuses a scope inside of another's operation in the same database. Under
+// the same key it would wait for itself.
+func (t *transactor) nested(ctx context.Context) error {
+	if outer, _ := ctx.Value(txKey{}).(*transaction); outer == nil || outer.of.db != t.db {
+		return nil
+	}
+	return fmt.Errorf("%w: a scope inside of another's operation would need a second connection and commit on its own: "+
+		"take Guard.Within with the transaction that there is, or a step", semel.ErrRejected)
+}
+
 // connect takes a connection out of the pool.
 func (t *transactor) connect(ctx context.Context) (*sql.Conn, error) {
 	conn, err := t.db.Conn(ctx)
@@ -157,9 +171,8 @@ func (c *Conn) check(ctx context.Context, store semel.Store, d Dialect) error {
 
 // Begin is part of semel.Transactor.
 func (t *transactor) Begin(ctx context.Context, digest semel.Digest, first *semel.Swap) (semel.Transaction, semel.Reading, error) {
-	if outer, _ := ctx.Value(txKey{}).(*transaction); outer != nil && outer.of.db == t.db {
-		return nil, semel.Reading{}, fmt.Errorf("%w: a scope inside of another's operation would need a second connection and commit on its own: "+
-			"take Guard.Within with the transaction that there is, or a step", semel.ErrRejected)
+	if err := t.nested(ctx); err != nil {
+		return nil, semel.Reading{}, err
 	}
 	conn, err := t.connect(ctx)
 	if err != nil {

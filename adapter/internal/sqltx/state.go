@@ -92,17 +92,12 @@ func (s *state) saved(name string) int {
 	return -1
 }
 
-// key has errors count from now on. Those of before are the caller's affair,
-// unless they may have ended the transaction.
+// key has errors count from now on, and one of before as well: whether the
+// transaction is whole, nobody knows then.
 func (s *state) key() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.failed != nil && s.fatal {
-		return fmt.Errorf("%w: %w", errPoisoned, s.failed)
-	}
-	if !s.keyed {
-		s.keyed, s.failed = true, nil
-	}
+	s.keyed = s.keyed || s.failed == nil
 	return s.poison()
 }
 

@@ -24,7 +24,7 @@ type stmt struct {
 var (
 	_ fullStmt                 = (*stmt)(nil)
 	_ driver.NamedValueChecker = (*stmt)(nil)
-	_ driver.ColumnConverter   = (*stmt)(nil)
+	_ converter                = (*stmt)(nil)
 )
 
 // ExecContext is part of driver.StmtExecContext.
@@ -64,9 +64,14 @@ func (s *stmt) CheckNamedValue(v *driver.NamedValue) error {
 	return s.conn.CheckNamedValue(v)
 }
 
-// ColumnConverter is part of driver.ColumnConverter.
+// converter is driver.ColumnConverter, which is deprecated, and implemented still.
+type converter interface {
+	ColumnConverter(i int) driver.ValueConverter
+}
+
+// ColumnConverter is part of converter.
 func (s *stmt) ColumnConverter(i int) driver.ValueConverter {
-	if c, ok := s.fullStmt.(driver.ColumnConverter); ok {
+	if c, ok := s.fullStmt.(converter); ok {
 		return c.ColumnConverter(i)
 	}
 	return driver.DefaultParameterConverter

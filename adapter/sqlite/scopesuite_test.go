@@ -1,0 +1,120 @@
+package sqlite_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"path/filepath"
+	"testing"
+
+	"github.com/semelhq/semel"
+	"github.com/semelhq/semel/adapter/sqlite"
+	"github.com/semelhq/semel/store/scopetest"
+)
+
+// TestScope runs the suite at each level that SQLite takes for its own.
+func TestScope(t *testing.T) {
+	for _, level := range []sql.IsolationLevel{sql.LevelReadCommitted, sql.LevelRepeatableRead, sql.LevelSerializable} {
+		t.Run(level.String(), func(t *testing.T) {
+			scopetest.Run(t, scopetest.Options{OneWriter: true, New: func(t testing.TB, at scopetest.Place, s scopetest.Settings) *scopetest.Bench {
+				return newBench(t, at, s, level)
+			}})
+		})
+	}
+}
+
+func newBench(t testing.TB, at scopetest.Place, settings scopetest.Settings, level sql.IsolationLevel) *scopetest.Bench {
+	t.Helper()
+	path := filepath.Join(at.Dir, "app.db")
+	store, db := openShop(t, path)
+	db.SetMaxOpenConns(settings.Conns)
+	scope, err := sqlite.NewScope(store, db, sqlite.ScopeOptions{Policy: settings.Policy, LockWait: settings.LockWait, Tx: sql.TxOptions{Isolation: level}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	outside, err := sqlite.OpenDB(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = outside.Close() })
+	b := &scopetest.Bench{
+		Guard: scope.Guard(), Policy: scope.Policy(),
+		Do: func(ctx context.Context, key semel.Key, fp semel.Fingerprint, fn scopetest.Operation) (semel.Answer, error) {
+			return scope.Do(ctx, key, fp, func(ctx context.Context, _ *sql.Tx) (semel.Result, error) { return fn(ctx) })
+		},
+		Effect: func(ctx context.Context, name string) error { return inTx(ctx, "INSERT INTO effect VALUES (?)", name) },
+		Fail:   func(ctx context.Context) error { return inTx(ctx, "INSERT INTO nowhere VALUES (1)") },
+		Count: func(name string) (n int) {
+			if err := outside.QueryRow("SELECT count(*) FROM effect WHERE name = ?", name).Scan(&n); err != nil {
+				t.Error(err)
+			}
+			return n
+		},
+		Ends: map[string]func(ctx context.Context) error{
+			"Commit":   func(ctx context.Context) error { return ofTx(ctx, (*sql.Tx).Commit) },
+			"Rollback": func(ctx context.Context) error { return ofTx(ctx, (*sql.Tx).Rollback) },
+		},
+		Own: func(t testing.TB) *scopetest.Own { return own(t, store, db) },
+		Elsewhere: func(t testing.TB) *scopetest.Own {
+			_, other := openShop(t, filepath.Join(t.TempDir(), "other.db"))
+			return own(t, store, other)
+		},
+	}
+	for _, text := range []string{"COMMIT", "END TRANSACTION", "ROLLBACK", "SELECT 1; commit", "/**/BEGIN"} {
+		b.Ends[text] = func(ctx context.Context) error { return inTx(ctx, text) }
+	}
+	return b
+}
+
+// openShop opens a file with a table for effects.
+func openShop(t testing.TB, path string) (*sqlite.Store, *sql.DB) {
+	t.Helper()
+	store, err := sqlite.Open(path, sqlite.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = store.Close() })
+	db, err := sqlite.OpenDB(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	if _, err := db.Exec("CREATE TABLE IF NOT EXISTS effect (name TEXT NOT NULL)"); err != nil {
+		t.Fatal(err)
+	}
+	return store, db
+}
+
+func inTx(ctx context.Context, query string, args ...any) error {
+	return ofTx(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, query, args...)
+		return err
+	})
+}
+
+func ofTx(ctx context.Context, do func(tx *sql.Tx) error) error {
+	tx, ok := sqlite.TxFrom(ctx)
+	if !ok {
+		return errors.New("there is no transaction in the context")
+	}
+	return do(tx)
+}
+
+func own(t testing.TB, store *sqlite.Store, db *sql.DB) *scopetest.Own {
+	t.Helper()
+	tx, err := db.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = tx.Rollback() })
+	exec := func(query string, args ...any) error {
+		_, err := tx.Exec(query, args...)
+		return err
+	}
+	return &scopetest.Own{
+		Store:  sqlite.In(store, tx),
+		Effect: func(name string) error { return exec("INSERT INTO effect VALUES (?)", name) },
+		Fail:   func() error { return exec("INSERT INTO nowhere VALUES (1)") },
+		Commit: tx.Commit, Rollback: tx.Rollback,
+	}
+}
