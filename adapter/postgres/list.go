@@ -196,3 +196,77 @@ func (e *engine) sweepSome(ctx context.Context, limit int) (swept, seen int, err
 	}
 	return swept, seen, nil
 }
+
+// Position is a place in the journal. The zero Position is its beginning.
+type Position struct {
+	Epoch, Transaction, Counter uint64
+}
+
+// Line is one line of the journal.
+type Line struct {
+	semel.Entry
+	// At is the line's own place: tail after it to go on.
+	At Position
+}
+
+// Tail gives at most limit lines after a position, in the order of positions.
+// Lines become visible in no order: a transaction that began earlier may commit
+// later. So Tail holds back what was written since the oldest transaction that
+// still runs began, whosever it is, and never misses a line: a reader that
+// remembers the last At that it has seen gets each line once.
+//
+// A transaction that stays open holds everything back.
+func (s *Store) Tail(ctx context.Context, after Position, limit int) ([]Line, error) {
+	e := s.engine
+	var out []Line
+	var damage error
+	err := e.scan(ctx, e.in(`SELECT xact, epoch, counter, written, digest, meta FROM @.journal
+		WHERE (epoch > $1 OR epoch = $1 AND xact >= $2) AND (epoch, xact, counter) > ($1, $2, $3)
+		  AND (epoch < (SELECT max(epoch) FROM @.epochs) OR xact < pg_snapshot_xmin(pg_current_snapshot())::text::int8)
+		ORDER BY epoch, xact, counter LIMIT $4`), func(rows pgx.Rows) error {
+		var l Line
+		var r row
+		var xact int64
+		var digest []byte
+		if err := rows.Scan(&xact, &r.epoch, &r.counter, &r.at, &digest, &r.meta); err != nil {
+			return err
+		}
+		if len(digest) != len(semel.Digest{}) {
+			return damaged(semel.Digest{}, errDecode)
+		}
+		entry, err := r.entry(semel.Digest(digest))
+		if err != nil {
+			damage = damaged(semel.Digest(digest), fmt.Errorf("journal: %w", err))
+			return damage
+		}
+		l.Entry, l.At = entry, Position{uint64(r.epoch), uint64(xact), uint64(r.counter)}
+		out = append(out, l)
+		return nil
+	}, int64(after.Epoch), int64(after.Transaction), int64(after.Counter), limit)
+	return out, e.explain("read the journal", err)
+}
+
+// History is part of semel.Journal. The journal's index finds blocks of lines in
+// which the key may be; those of the last hours are read through.
+func (s *Store) History(ctx context.Context, digest semel.Digest) ([]semel.Entry, error) {
+	e := s.engine
+	var out []semel.Entry
+	var damage error
+	err := e.scan(ctx, e.in(`SELECT epoch, counter, written, meta FROM @.journal WHERE digest = $1 ORDER BY epoch, counter`), func(rows pgx.Rows) error {
+		var r row
+		if err := rows.Scan(&r.epoch, &r.counter, &r.at, &r.meta); err != nil {
+			return err
+		}
+		entry, err := r.entry(digest)
+		if err != nil {
+			damage = damaged(digest, fmt.Errorf("journal: %w", err))
+			return nil
+		}
+		out = append(out, entry)
+		return nil
+	}, digest[:])
+	if err != nil {
+		return nil, e.explain("read the journal", err)
+	}
+	return out, damage
+}
