@@ -12,7 +12,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/semelhq/semel"
 )
@@ -93,6 +92,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		key.ID = fingerprint.String()
 	}
 	ask := semel.Ask{Key: key, Fingerprint: fingerprint, Policy: &h.o.Policy}
+	if h.o.Memo != nil {
+		if ask.Memo, err = h.memo(r, content.Bytes()); err != nil {
+			refuse(w, r, bodyKind(err), err.Error(), 0)
+			return
+		}
+	}
 	claim, v, err := h.guard.Begin(r.Context(), ask)
 	if v.Unconfirmed {
 		w.Header()[UnconfirmedHeader] = h.replayed
@@ -143,89 +148,6 @@ func bodyKind(err error) ProblemKind {
 	return BodyUnreadable
 }
 
-// unavailable answers a request for which nothing could be started. One that
-// was broken off is answered, too: a client that has closed its half of the
-// connection still reads, and net/http would tell it 200.
-func unavailable(w http.ResponseWriter, r *http.Request, err error) {
-	if r.Context().Err() == nil || errors.Is(err, semel.ErrUnavailable) {
-		refuse(w, r, StoreUnavailable, "", 0)
-		return
-	}
-	p := &Problem{
-		Type: "about:blank", Title: http.StatusText(http.StatusServiceUnavailable), Status: http.StatusServiceUnavailable,
-		Detail:    "the request was broken off before it was started; the same request with the same key may be sent again",
-		Retryable: true, RetryAfter: retryAtLeast,
-	}
-	_ = p.Write(w, r) // a client that cannot be reached asks again
-}
-
-// refuse answers with a problem. retryAfter is 0 for the kind's own.
-func refuse(w http.ResponseWriter, r *http.Request, kind ProblemKind, detail string, retryAfter time.Duration) {
-	p := NewProblem(kind, detail)
-	p.RetryAfter = max(p.RetryAfter, retryAfter)
-	_ = p.Write(w, r) // a client that cannot be reached asks again
-}
-
-// answer tells a duplicate what the record says.
-func (h *Handler) answer(w http.ResponseWriter, r *http.Request, v semel.Verdict) {
-	if v.Action != semel.Replay {
-		h.refusal(w, r, v)
-		return
-	}
-	s, err := decode(v.Held.Result)
-	if err != nil {
-		// A record that cannot be read is in doubt, never absent (INVARIANTS S15).
-		refuse(w, r, OutcomeUnknownKind, askAgain, 0)
-		return
-	}
-	header := w.Header()
-	for _, f := range s.header {
-		header[f.name] = f.values
-	}
-	if v.Reason != semel.Shared {
-		header[h.o.ReplayHeader] = h.replayed
-	}
-	for _, f := range s.trailer {
-		header.Add("Trailer", f.name)
-	}
-	if bodyAllowed(s.status) && r.Method != http.MethodHead && len(s.trailer) == 0 && len(s.body) > impliedLength {
-		setLength(header, len(s.body))
-	}
-	w.WriteHeader(s.status)
-	if len(s.body) > 0 {
-		_, _ = w.Write(s.body)
-	}
-	for _, f := range s.trailer {
-		header[f.name] = f.values
-	}
-}
-
-// maxInProgress is the longest Retry-After for a lease that runs: most end long
-// before.
-const maxInProgress = 5 * time.Second
-
-func (h *Handler) refusal(w http.ResponseWriter, r *http.Request, v semel.Verdict) {
-	switch v.Reason {
-	case semel.InProgress:
-		refuse(w, r, InProgress, "ask again with the same key and the same content after Retry-After", min(v.RetryAfter, maxInProgress))
-	case semel.Mismatch:
-		refuse(w, r, PayloadMismatch, "a new operation needs a new key; a repetition needs the method, path and content of the first request, unchanged", 0)
-	case semel.Gone:
-		p := NewProblem(ResultGone, "do not send it again: it ran once, with the status that original_status tells")
-		p.OriginalStatus = v.Held.Code
-		_ = p.Write(w, r)
-	case semel.Expired:
-		refuse(w, r, KeyExpired, "whether it ran long ago is not remembered; look for its effect before it is sent again with a new key", 0)
-	case semel.Early:
-		refuse(w, r, KeyEarly, "the clock of the client that made this key is more than 5 minutes ahead", 0)
-	default:
-		refuse(w, r, OutcomeUnknownKind, askAgain, 0)
-	}
-}
-
-// askAgain is what a client can do about an unknown outcome.
-const askAgain = "look for the effect before anything else; asking again with the same key is safe and never runs the operation a second time, a new key may"
-
 // execute runs the handler and ends the claim, whatever the handler does. again
 // tells that its transaction was undone, and that another has begun.
 func (h *Handler) execute(w http.ResponseWriter, r *http.Request, claim *semel.Claim, content *bytes.Buffer) (again bool) {
@@ -245,6 +167,7 @@ func (h *Handler) execute(w http.ResponseWriter, r *http.Request, claim *semel.C
 	defer func() {
 		if !settled { // the handler ended its goroutine
 			_ = claim.Doubt()
+			h.suspect(claim.Digest())
 		}
 	}()
 	value, stack := invoke(h.next, rec, run)
@@ -307,7 +230,7 @@ func (h *Handler) conclude(rec *recorder, r *http.Request, claim *semel.Claim) (
 // The answer goes to those who wait, and is not stored.
 func (h *Handler) release(rec *recorder, r *http.Request, claim *semel.Claim) {
 	if err := claim.Release(semel.Result{Code: rec.status, Data: h.encoded(rec)}); err != nil {
-		h.replace(rec, r)
+		h.replace(rec, r, claim.Digest())
 		return
 	}
 	rec.send(r.Method == http.MethodHead)
@@ -335,9 +258,9 @@ func (h *Handler) concluded(rec *recorder, r *http.Request, claim *semel.Claim, 
 		return true
 	case errors.Is(err, semel.ErrUndone): // part of the answer has left already
 		_ = claim.Release(semel.Result{})
-		h.replace(rec, r)
+		h.replace(rec, r, claim.Digest())
 	default:
-		h.replace(rec, r)
+		h.replace(rec, r, claim.Digest())
 	}
 	return false
 }
@@ -372,25 +295,6 @@ func (h *Handler) panicked(rec *recorder, r *http.Request, claim *semel.Claim) {
 		return
 	}
 	h.complete(answer, r, claim) // whatever the route says of a 500: the effect may have happened
-}
-
-// unknown tells the client that nobody knows.
-func (h *Handler) unknown(rec *recorder, r *http.Request, claim *semel.Claim) {
-	_ = claim.Doubt() // whatever came of it, the answer is the same
-	h.replace(rec, r)
-}
-
-// replace answers that the outcome is unknown, in place of the recorded answer. A stream
-// that has begun is broken off instead, so that nobody takes it for complete.
-func (h *Handler) replace(rec *recorder, r *http.Request) {
-	switch {
-	case rec.hijacked:
-	case rec.streaming:
-		panic(http.ErrAbortHandler)
-	default:
-		rec.drop()
-		refuse(rec.w, r, OutcomeUnknownKind, askAgain, 0)
-	}
 }
 
 func logPanic(r *http.Request, value any, stack []byte) {

@@ -104,6 +104,21 @@ type Options struct {
 	// MaxInFlight is how many guarded requests may be in the handler or waiting for
 	// it at once; more are refused with 503. Default 10,000.
 	MaxInFlight int
+	// StatusPath is where the handler that [Handler.Status] gives is mounted, as
+	// clients see it, such as /.well-known/semel/status. Refusals that say "in
+	// progress" and "outcome unknown" then carry a Link to it with rel="status".
+	// Default: there is none.
+	StatusPath string
+	// Memo gives what is to be kept of a request while its operation is pending, for
+	// whoever has to find out what became of it, see semel.Ask. It keeps nothing of
+	// body, whose room is used again, and puts no credential there: it is stored in
+	// clear. At most 4 KiB. Its error refuses the request, as Canonical's does.
+	// Default: nothing.
+	Memo func(r *http.Request, body []byte) ([]byte, error)
+	// Suspect is told of the keys whose outcome was just answered as unknown, so that
+	// somebody can find out soon; Suspect of a completer is made for it. It must
+	// return quickly. Default: nobody.
+	Suspect func(semel.Digest)
 	// Panicked is told of a handler's panic, which is answered and stored as a 500.
 	// Default: slog.Error with the stack.
 	Panicked func(r *http.Request, value any, stack []byte)
@@ -167,6 +182,9 @@ func (o Options) filled() (Options, error) {
 func (o *Options) check() error {
 	if o.MaxBody < 0 || o.MaxInFlight < 0 {
 		return fmt.Errorf("semelhttp: MaxBody %d and MaxInFlight %d must not be negative", o.MaxBody, o.MaxInFlight)
+	}
+	if o.StatusPath != "" && (o.StatusPath[0] != '/' || strings.ContainsAny(o.StatusPath, "?#<>\" \r\n")) {
+		return fmt.Errorf("semelhttp: StatusPath %q: it has to be a path that begins with / and has no query, such as /.well-known/semel/status", o.StatusPath)
 	}
 	for _, method := range o.Methods {
 		if method == "" || strings.ToUpper(method) != method {

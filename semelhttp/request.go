@@ -56,6 +56,18 @@ func readBody(b *bytes.Buffer, r *http.Request, limit int64) error {
 	}
 }
 
+// maxMemo is the longest memo in bytes: it is written with every claim.
+const maxMemo = 4 << 10
+
+// memo asks for what is kept of the request while its operation is pending.
+func (h *Handler) memo(r *http.Request, content []byte) ([]byte, error) {
+	memo, err := h.o.Memo(r, content)
+	if err == nil && len(memo) > maxMemo {
+		err = fmt.Errorf("%w: what this route keeps of a request to find out an unknown outcome may have %d bytes, and of this one has %d", ErrTooLarge, maxMemo, len(memo))
+	}
+	return memo, err
+}
+
 func bodyError(err error) error {
 	if past := (*http.MaxBytesError)(nil); errors.As(err, &past) {
 		return bodyTooLong(past.Limit)
