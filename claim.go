@@ -20,7 +20,7 @@ type Result struct {
 // Claim is safe for concurrent use.
 type Claim struct {
 	ctx         lazyContext
-	rerun       *lazyContext // instead of ctx, once the transaction was begun again
+	inside      *lazyContext // the context in a transaction, the newest
 	number      int
 	digest      Digest
 	unconfirmed bool
@@ -53,8 +53,8 @@ func (c *Claim) Context() context.Context { return c.current() }
 func (c *Claim) current() *lazyContext {
 	c.reading.Lock()
 	defer c.reading.Unlock()
-	if c.rerun != nil {
-		return c.rerun
+	if c.inside != nil {
+		return c.inside
 	}
 	return &c.ctx
 }
@@ -87,16 +87,16 @@ func (c *Claim) granted(move Move) {
 	}
 }
 
-// begun has the claim run in the transaction that has begun.
-func (c *Claim) begun(ctx *lazyContext, move Move) {
-	ctx.parent, ctx.claim, ctx.deadline = c.tx.Context(c.ctx.parent), c, c.attempt.safe
-	c.transactional = true
-	if ctx != &c.ctx {
-		c.ctx.end(context.Canceled)
-		c.reading.Lock()
-		c.rerun, c.steps = ctx, nil
-		c.reading.Unlock()
+// begun has the claim run in the transaction that has begun. c.ctx remains outside
+// of transactions: the next one is not begun inside of this.
+func (c *Claim) begun(move Move) {
+	if c.inside != nil {
+		c.inside.end(context.Canceled)
 	}
+	inside := &lazyContext{parent: c.tx.Context(c.ctx.parent), claim: c, deadline: c.attempt.safe}
+	c.reading.Lock()
+	c.inside, c.steps = inside, nil
+	c.reading.Unlock()
 	c.granted(move)
 }
 
@@ -140,7 +140,7 @@ func (c *Claim) conclude(move Move, kind EventKind, shared Verdict) (Verdict, er
 	move, _ = c.drive(context.WithoutCancel(c.ctx.parent), move, time.Time{})
 	if move.Do == Run {
 		c.ended = false
-		c.begun(new(lazyContext), move)
+		c.begun(move)
 		return Verdict{}, ErrUndone
 	}
 	return c.settled(kind, shared)

@@ -160,7 +160,8 @@ func (g *Guard) lead(ctx context.Context, w *work) (*Claim, Verdict, error) {
 		v := a.Verdict()
 		g.tell(a, Claimed, w.start, nil)
 		if a.bound {
-			c.begun(&c.ctx, move)
+			c.transactional = true
+			c.begun(move)
 		} else {
 			c.granted(move)
 		}
