@@ -104,8 +104,7 @@ func readEpoch(ctx context.Context, s *session) (*epoch, error) {
 // Get reads the committed state, and locks nothing.
 func (e *engine) Get(ctx context.Context, digest semel.Digest) (semel.Reading, error) {
 	var t script
-	t.add("SELECT ").add(e.now()).add(",r.digest,r.epoch,r.counter,r.written,r.state,r.meta,r.result" +
-		" FROM semel_store s LEFT JOIN semel_record r ON r.digest=").bytes(digest[:]).add(" WHERE s.id=1")
+	t.get(e, &digest)
 	var reading semel.Reading
 	var damage error
 	err := e.with(ctx, func(s *session) error {

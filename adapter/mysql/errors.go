@@ -16,6 +16,9 @@ const (
 	codeLockWait    = 1205 // undoes the statement, not the transaction
 	codeDeadlock    = 1213 // has undone the transaction
 	codeOverflow    = 1690 // what the statements use to stop themselves: EXP(999)
+	codeChanged     = 1020 // MariaDB's innodb_snapshot_isolation: as a deadlock
+	codeNoWait      = 3572 // NOWAIT in MySQL; MariaDB gives codeLockWait
+	codeNoSavepoint = 1305
 	codeNoTable     = 1146
 	codeTooLong     = 1406
 	codeRowTooBig   = 1118

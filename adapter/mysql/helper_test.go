@@ -95,7 +95,7 @@ type proxy struct {
 	mu       sync.Mutex
 	open     map[net.Conn]bool
 	commands int  // of the protocol, so round trips, since the last reset
-	writes   int  // of them, those that insert or update records
+	writes   int  // of them, those that insert or update records, or commit a scope's transaction
 	cut      bool // the next answer to a write
 	lose     bool // the next write itself
 }
@@ -183,7 +183,8 @@ func (p *proxy) note(sequence byte, body string) (lose, cut bool) {
 		return false, false
 	}
 	p.commands++
-	if !strings.Contains(body, "INSERT INTO semel_record") && !strings.Contains(body, "UPDATE semel_record") {
+	if !strings.Contains(body, "INSERT INTO semel_record") && !strings.Contains(body, "UPDATE semel_record") &&
+		!strings.Contains(body, "RELEASE SAVEPOINT semel_scope;COMMIT") {
 		return false, false
 	}
 	p.writes++

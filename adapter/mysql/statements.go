@@ -12,6 +12,8 @@ import (
 // there is nothing to escape, whatever the server's character set and mode.
 type script struct {
 	b []byte
+	// in stands before the tables' names: nothing, or a database and a dot.
+	in string
 }
 
 func (t *script) add(text string) *script {
@@ -55,6 +57,12 @@ func (t *script) digests(jobs []*job) *script {
 	return t
 }
 
+// get adds a SELECT of the time and of what is held under a key, NULL for nothing.
+func (t *script) get(e *engine, digest *semel.Digest) *script {
+	return t.add("SELECT ").add(e.now()).add(",r.digest,r.epoch,r.counter,r.written,r.state,r.meta,r.result FROM ").add(t.in).
+		add("semel_store s LEFT JOIN ").add(t.in).add("semel_record r ON r.digest=").bytes(digest[:]).add(" WHERE s.id=1")
+}
+
 // statements is the packet for jobs that are prepared, of which some insert.
 func (e *engine) statements(jobs []*job, inserts int, ep *epoch) *script {
 	size := packetSlack / 2
@@ -89,7 +97,7 @@ func (e *engine) statements(jobs []*job, inserts int, ep *epoch) *script {
 }
 
 func (t *script) inserts(jobs []*job) {
-	t.add("INSERT INTO semel_record (digest,epoch,counter,written,due,state,meta,result) VALUES ")
+	t.add("INSERT INTO ").add(t.in).add("semel_record (digest,epoch,counter,written,due,state,meta,result) VALUES ")
 	for i, j := range jobs {
 		if i > 0 {
 			t.add(",")
@@ -108,7 +116,7 @@ func (t *script) updates(jobs []*job) {
 			continue
 		}
 		r := &j.next
-		t.add("UPDATE semel_record SET epoch=").number(r.Version.Epoch).add(",counter=").number(r.Version.Counter).
+		t.add("UPDATE ").add(t.in).add("semel_record SET epoch=").number(r.Version.Epoch).add(",counter=").number(r.Version.Counter).
 			add(",written=@semel_at,due=").due(r).add(",state=").number(uint64(r.State)).add(",meta=").bytes(j.meta).
 			add(",result=").result(r.Result).add(" WHERE digest=").bytes(r.Digest[:]).
 			add(" AND epoch=").number(j.old.Epoch).add(" AND counter=").number(j.old.Counter)
