@@ -2,8 +2,10 @@ package semelgrpc_test
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -116,7 +118,6 @@ type running struct {
 	*listener
 	server *grpc.Server
 	once   *semelgrpc.Server
-	store  semel.Store
 	guard  *semel.Guard
 }
 
@@ -142,7 +143,11 @@ func serve(t testing.TB, b *bank, o semelgrpc.Options, store semel.Store, outer 
 	if store == nil {
 		store = memory.New(memory.Options{})
 	}
-	guard := newGuard(t, store)
+	return serveGuard(t, b, o, newGuard(t, store), outer...)
+}
+
+func serveGuard(t testing.TB, b *bank, o semelgrpc.Options, guard *semel.Guard, outer ...grpc.UnaryServerInterceptor) *running {
+	t.Helper()
 	once, err := semelgrpc.NewServer(guard, o)
 	if err != nil {
 		t.Fatal(err)
@@ -151,7 +156,7 @@ func serve(t testing.TB, b *bank, o semelgrpc.Options, store semel.Store, outer 
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &running{listener: &listener{Listener: tcp}, once: once, store: store, guard: guard}
+	r := &running{listener: &listener{Listener: tcp}, once: once, guard: guard}
 	r.server = grpc.NewServer(grpc.ChainUnaryInterceptor(append(outer, once.Unary)...), grpc.ChainStreamInterceptor(once.Stream), grpc.WaitForHandlers(true))
 	r.server.RegisterService(serviceDesc(), b)
 	done := make(chan struct{})
@@ -204,4 +209,11 @@ func askUnder(ctx context.Context, cc *grpc.ClientConn, method, text string, pai
 	r.err = cc.Invoke(metadata.NewOutgoingContext(ctx, md), method, wrapperspb.String(text), out, grpc.Header(&r.header), grpc.Trailer(&r.trailer))
 	r.text = out.GetValue()
 	return r
+}
+
+// counted is a bank that counts the charges that it runs.
+func counted(runs *atomic.Int64) *bank {
+	return &bank{charge: func(_ context.Context, text string) (string, error) {
+		return fmt.Sprintf("charge %d of %s", runs.Add(1), text), nil
+	}}
 }
