@@ -216,7 +216,7 @@ func TestScopeDone(t *testing.T) {
 			}
 			return order(ctx, tx)
 		},
-		"a statement of the pool's": func(ctx context.Context, tx *sql.Tx) (semel.Result, error) {
+		"a prepared statement": func(ctx context.Context, tx *sql.Tx) (semel.Result, error) {
 			p, err := tx.PrepareContext(ctx, "INSERT INTO orders (what) VALUES (?)")
 			if err != nil {
 				return semel.Result{}, err
@@ -382,4 +382,114 @@ func TestInRefused(t *testing.T) {
 	}
 	_ = tx.Rollback()
 	s.absent(t)
+}
+
+// TestScopeStatements: statements that the pool has prepared work in operations,
+// and what fails in them counts. So does what a handler finds in its context.
+func TestScopeStatements(t *testing.T) {
+	s := newShop(t, sqlite.ScopeOptions{})
+	add, err := s.db.Prepare("INSERT INTO orders (what) VALUES (?)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer add.Close()
+	end, err := s.db.Prepare("COMMIT")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer end.Close()
+	for i, c := range []struct {
+		fn operation
+		ok bool
+	}{
+		{func(ctx context.Context, tx *sql.Tx) (semel.Result, error) {
+			_, err := tx.StmtContext(ctx, end).ExecContext(ctx)
+			if err == nil {
+				t.Error("a prepared COMMIT was not refused")
+			}
+			return semel.Result{}, nil
+		}, false},
+		{func(ctx context.Context, tx *sql.Tx) (semel.Result, error) {
+			for range 2 {
+				_, _ = tx.StmtContext(ctx, add).ExecContext(ctx, "tea")
+			}
+			return semel.Result{}, nil
+		}, false},
+		{func(ctx context.Context, tx *sql.Tx) (semel.Result, error) {
+			if in, ok := sqlite.TxFrom(ctx); !ok || in != tx {
+				t.Error("the context has another transaction")
+			}
+			_, err := tx.StmtContext(ctx, add).ExecContext(ctx, "tea")
+			return semel.Result{}, err
+		}, true},
+	} {
+		if _, err := s.scope.Do(context.Background(), orderKey, orderFP, c.fn); (err == nil) != c.ok {
+			t.Errorf("case %d: %v", i, err)
+		}
+	}
+	if n := s.orders(t); n != 1 {
+		t.Errorf("%d orders, want 1", n)
+	}
+	if _, ok := sqlite.TxFrom(context.Background()); ok {
+		t.Error("there is a transaction in no scope")
+	}
+}
+
+// TestScopeBesideStore: the scope and the store's own writer, in one process and
+// file, give no version twice, and the journal has every write (INVARIANTS S2, S16).
+func TestScopeBesideStore(t *testing.T) {
+	s := newShop(t, sqlite.ScopeOptions{Policy: semel.Policy{Wait: time.Minute}})
+	guard := s.scope.Guard()
+	p, err := semel.Policy{Wait: time.Minute}.Filled()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const each = 60
+	errs := make(chan error, 4)
+	for g := range 4 {
+		go func() {
+			var err error
+			for i := 0; i < each && err == nil; i++ {
+				key := semel.Key{Scope: "tenant", ID: fmt.Sprint(g, "-", i)}
+				if g%2 == 0 {
+					_, err = s.scope.Do(context.Background(), key, orderFP, func(ctx context.Context, tx *sql.Tx) (semel.Result, error) {
+						_, err := tx.ExecContext(ctx, "INSERT INTO orders (what) VALUES (?)", key.ID)
+						return semel.Result{Code: 201}, err
+					})
+				} else {
+					_, err = guard.Do(context.Background(), semel.Ask{Key: key, Fingerprint: orderFP, Policy: &p}, func(context.Context) (semel.Result, error) {
+						return semel.Result{Code: 201}, nil
+					})
+				}
+			}
+			errs <- err
+		}()
+	}
+	for range 4 {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+	given := map[semel.Version]string{}
+	for g := range 4 {
+		for i := range each {
+			id := fmt.Sprint(g, "-", i)
+			h, err := s.store.History(context.Background(), guard.Digest(semel.Key{Scope: "tenant", ID: id}))
+			if err != nil || len(h) != 2 || h[0].Record.State != semel.Pending || h[1].Record.State != semel.Done {
+				t.Fatalf("%s: the journal has %v, %v", id, h, err)
+			}
+			for _, e := range h {
+				if other, twice := given[e.Record.Version]; twice {
+					t.Errorf("%v was given to %s and to %s", e.Record.Version, other, id)
+				}
+				given[e.Record.Version] = id
+			}
+		}
+	}
+	if n := s.orders(t); n != 2*each {
+		t.Errorf("%d orders, want %d", n, 2*each)
+	}
+	if err := s.store.Check(context.Background()); err != nil {
+		t.Error(err)
+	}
 }
