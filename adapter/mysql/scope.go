@@ -44,7 +44,8 @@ func NewScope(store *Store, db *sql.DB, o ScopeOptions) (*Scope, error) {
 	if store == nil {
 		return nil, refused("a scope needs a store and a *sql.DB")
 	}
-	d, err := newDialect(store, o.Tx.Isolation, o.LockWait)
+	o.Policy.Class = semel.Transactional
+	d, err := newDialect(store, &o)
 	switch {
 	case err != nil:
 		return nil, err
@@ -93,9 +94,14 @@ func In(store *Store, tx *sql.Tx) semel.Store {
 }
 
 // newDialect reads the options that concern statements.
-func newDialect(store *Store, level sql.IsolationLevel, wait time.Duration) (*dialect, error) {
-	d := &dialect{engine: store.engine, wait: max(1, uint64((wait+time.Second-1)/time.Second))}
-	switch level {
+func newDialect(store *Store, o *ScopeOptions) (*dialect, error) {
+	policy, err := o.Policy.Filled()
+	if err != nil {
+		return nil, err
+	}
+	seconds := func(d time.Duration) uint64 { return max(1, uint64((d+time.Second-1)/time.Second)) }
+	d := &dialect{engine: store.engine, wait: seconds(o.LockWait), idle: 1 + seconds(policy.Lease)}
+	switch o.Tx.Isolation {
 	case sql.LevelDefault:
 	case sql.LevelReadCommitted:
 		d.level = "READ COMMITTED"
@@ -104,7 +110,7 @@ func newDialect(store *Store, level sql.IsolationLevel, wait time.Duration) (*di
 	case sql.LevelSerializable:
 		d.level = "SERIALIZABLE"
 	default:
-		return nil, refusedf("the isolation level %v is none that a scope takes; there are read committed, repeatable read and serializable", level)
+		return nil, refusedf("the isolation level %v is none that a scope takes; there are read committed, repeatable read and serializable", o.Tx.Isolation)
 	}
 	return d, nil
 }

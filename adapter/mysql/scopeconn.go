@@ -235,3 +235,12 @@ func (d *dialect) levelOf(c *appConn) string {
 	}
 	return d.level
 }
+
+// over leaves the session as it was before the scope.
+func (t *script) over(c *appConn) *script {
+	t.add("SET " + giveWait + ",SESSION autocommit=1")
+	if c.session.facts.mariadb() {
+		t.add(giveIdle)
+	}
+	return t
+}

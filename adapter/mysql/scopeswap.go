@@ -31,6 +31,7 @@ type dialect struct {
 	engine *engine
 	level  string // of isolation; "" for the connection's own
 	wait   uint64 // for another's lock, in seconds
+	idle   uint64 // how long a transaction may be left alone, in seconds
 }
 
 var _ sqltx.Dialect = (*dialect)(nil)
@@ -49,11 +50,13 @@ const (
 	// takeWait has locks waited for as long as the number behind it says.
 	takeWait = "@semel_wait=@@SESSION.innodb_lock_wait_timeout,SESSION innodb_lock_wait_timeout="
 	giveWait = "SESSION innodb_lock_wait_timeout=IF(@semel_wait IS NULL,@@SESSION.innodb_lock_wait_timeout,@semel_wait),@semel_wait=NULL"
+	// takeIdle bounds how long MariaDB waits for the next statement of a transaction,
+	// so that a machine that is cut off does not hold its keys for hours.
+	takeIdle = ",@semel_idle=@@SESSION.idle_transaction_timeout,SESSION idle_transaction_timeout="
+	giveIdle = ",SESSION idle_transaction_timeout=IF(@semel_idle IS NULL,@@SESSION.idle_transaction_timeout,@semel_idle),@semel_idle=NULL"
 	// dirty and committed are for the one statement behind them.
 	dirty     = "SET TRANSACTION ISOLATION LEVEL READ UNCOMMITTED;"
 	committed = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED;"
-	// undo leaves the session as it was before the scope.
-	undo = "ROLLBACK;SET " + giveWait + ",SESSION autocommit=1;"
 )
 
 // Undone is part of sqltx.Dialect.
@@ -109,7 +112,11 @@ func (t *script) lock(digest *semel.Digest) *script {
 
 // begin adds what begins a scope's transaction, which waits this long for locks.
 func (d *dialect) begin(t *script, c *appConn) *script {
-	return t.add("SET " + takeWait).number(d.wait).add(",SESSION autocommit=0;SET TRANSACTION ISOLATION LEVEL ").add(d.levelOf(c)).
+	t.add("SET " + takeWait).number(d.wait)
+	if c.session.facts.mariadb() {
+		t.add(takeIdle).number(d.idle)
+	}
+	return t.add(",SESSION autocommit=0;SET TRANSACTION ISOLATION LEVEL ").add(d.levelOf(c)).
 		add(";START TRANSACTION;SAVEPOINT " + savepoint + ";")
 }
 
@@ -140,7 +147,7 @@ func (a *answer) conflict(e *engine, digest semel.Digest, old semel.Version) *se
 
 // lookUp rolls back, and reads what is committed under a key.
 func (d *dialect) lookUp(ctx context.Context, c *appConn, digest *semel.Digest) (a answer, err error) {
-	t := d.script().add(undo+committed).get(d.engine, digest)
+	t := d.script().add("ROLLBACK;").over(c).add(";"+committed).get(d.engine, digest)
 	err = c.session.each(ctx, string(t.b), func(_ int, values []driver.Value) { a.note(values) })
 	c.open = c.open && err != nil
 	return a, d.engine.address.explain("look", err)
@@ -160,7 +167,7 @@ func (d *dialect) undo(ctx context.Context, c *appConn) error {
 	if !c.open {
 		return nil
 	}
-	err := c.session.do(ctx, undo)
+	err := c.session.do(ctx, string(new(script).add("ROLLBACK;").over(c).b))
 	c.open = err != nil
 	return err
 }
@@ -325,7 +332,7 @@ func (d *dialect) Commit(ctx context.Context, conn *sqltx.Conn, last semel.Swap)
 		if last.Old.IsZero() {
 			t.add("SAVEPOINT " + lastPoint + ";")
 		}
-		t.write(j, ep, lockRead).add("RELEASE SAVEPOINT " + savepoint + ";COMMIT;SET " + giveWait + ",SESSION autocommit=1")
+		t.write(j, ep, lockRead).add("RELEASE SAVEPOINT " + savepoint + ";COMMIT;").over(c)
 		var a answer
 		err = c.session.each(ctx, string(t.b), func(_ int, values []driver.Value) { a.note(values) })
 		switch {
