@@ -45,7 +45,7 @@ func TestCodeInTheDocumentation(t *testing.T) {
 		}
 		for _, block := range blocks.FindAllStringSubmatch(string(text), -1) {
 			program := block[1]
-			if !strings.HasPrefix(program, "package main") {
+			if !strings.HasPrefix(program, "package ") {
 				program = strings.Replace(readme, "CODE", program, 1)
 			}
 			file := filepath.Join(t.TempDir(), "main.go")
