@@ -95,6 +95,11 @@ func of(c *sqltx.Conn) *local { return c.Local.(*local) }
 // Begin is part of sqltx.Dialect.
 func (d *dialect) Begin(ctx context.Context, c *sqltx.Conn, digest semel.Digest, first *semel.Swap) (semel.Reading, error) {
 	l := of(c)
+	if r, ok := d.finished(ctx, digest); ok && first == nil {
+		return r, nil
+	} else if ok {
+		return r, semel.ErrConflict
+	}
 	if err := d.lock(ctx, l); err != nil {
 		return semel.Reading{}, err
 	}
@@ -103,6 +108,18 @@ func (d *dialect) Begin(ctx context.Context, c *sqltx.Conn, digest semel.Digest,
 		return l.read(l.get, digest)
 	}
 	return l.one(first.Old, first.Next)
+}
+
+// finished reads a record that is done and stays so: who asks for it is told, and
+// nothing is begun, so that a duplicate waits for no writer.
+func (d *dialect) finished(ctx context.Context, digest semel.Digest) (semel.Reading, bool) {
+	main := d.store.file
+	if !main.mayHold(&digest) {
+		return semel.Reading{}, false
+	}
+	r, err := main.Get(ctx, digest)
+	held := &r.Record
+	return r, err == nil && held.State == semel.Done && r.Now.Before(held.WrittenAt.Add(held.TTL))
 }
 
 // lock begins with the write lock, or gives up after lockWait.
@@ -157,6 +174,9 @@ func (l *local) one(old semel.Version, next semel.Record) (semel.Reading, error)
 	return out[0].Reading, out[0].Err
 }
 
+// errNotBegun: a record was finished, and is written over all the same.
+var errNotBegun = errors.New("sqlite: the scope has begun no transaction, since the key was finished")
+
 // Get is part of sqltx.Dialect.
 func (d *dialect) Get(_ context.Context, c *sqltx.Conn, digest semel.Digest) (semel.Reading, error) {
 	l := of(c)
@@ -166,8 +186,11 @@ func (d *dialect) Get(_ context.Context, c *sqltx.Conn, digest semel.Digest) (se
 // CompareAndSwap is part of sqltx.Dialect.
 func (d *dialect) CompareAndSwap(_ context.Context, c *sqltx.Conn, old semel.Version, next semel.Record) (semel.Reading, error) {
 	l := of(c)
-	if l.turn != nil {
+	switch {
+	case l.turn != nil:
 		return l.one(old, next)
+	case d.turn != nil:
+		return semel.Reading{}, errNotBegun
 	}
 	if err := l.mustBeOpen(); err != nil {
 		return semel.Reading{}, err
@@ -196,6 +219,9 @@ func (l *local) mustBeOpen() error {
 // Commit is part of sqltx.Dialect.
 func (d *dialect) Commit(_ context.Context, c *sqltx.Conn, last semel.Swap) (semel.Reading, error) {
 	l := of(c)
+	if l.turn == nil {
+		return semel.Reading{}, errors.Join(semel.ErrNotDone, errNotBegun)
+	}
 	r, err := l.one(last.Old, last.Next)
 	if errors.Is(err, semel.ErrConflict) {
 		return r, err

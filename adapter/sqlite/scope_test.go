@@ -291,6 +291,14 @@ func TestScopeBusy(t *testing.T) {
 	if _, err := s.scope.Do(context.Background(), orderKey, orderFP, order); err != nil {
 		t.Error(err)
 	}
+	// A duplicate of what is done waits for nobody.
+	if tx, err = other.Begin(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback() }()
+	if a, err := s.scope.Do(context.Background(), orderKey, orderFP, order); err != nil || !a.Replayed {
+		t.Errorf("a duplicate beside another's transaction: %+v, %v", a, err)
+	}
 }
 
 // within takes an order in a transaction of the caller's own.
