@@ -106,6 +106,74 @@ func TestAnAnswerAboutAnEarlierAttemptDoesNotCount(t *testing.T) {
 	})
 }
 
+// slow is a store whose writes take their time before they happen.
+type slow struct {
+	semel.Store
+	delay atomic.Int64
+}
+
+func (s *slow) Unwrap() semel.Store { return s.Store }
+
+func (s *slow) CompareAndSwap(ctx context.Context, old semel.Version, next semel.Record) (semel.Reading, error) {
+	time.Sleep(time.Duration(s.delay.Load()))
+	return s.Store.CompareAndSwap(ctx, old, next)
+}
+
+// A process that saw that it is time to ask, and got its turn after another had
+// asked, does not ask at once once more.
+func TestTwoSeeThatItIsTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		p := w.policy("charge", func(context.Context, semel.Unresolved) (semel.Settlement, error) { return semel.Settlement{}, nil })
+		w.doubt("k", p)
+		store := &slow{Store: w.store}
+		late, err := semel.NewGuard(store, semel.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		store.delay.Store(int64(3 * time.Second))
+		o := resolve.Options{Policies: []*semel.Policy{p}, Backoff: 20 * time.Second}
+		_, stop := w.run(late, o)
+		synctest.Wait() // it has read that nobody has asked yet
+		_, stopOther := w.run(w.guard(), o)
+		time.Sleep(10 * time.Second)
+		if n := w.called(); n != 1 {
+			t.Errorf("asked %d times within 10 s, want once", n)
+		}
+		time.Sleep(2 * time.Minute)
+		if n := w.called(); n < 2 {
+			t.Errorf("asked %d times in two minutes", n)
+		}
+		stop()
+		stopOther()
+	})
+}
+
+// An operation that ran again and is in doubt again does not have to wait as
+// long as the one before it.
+func TestANewDoubtBeginsAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		p := w.policy("charge", func(context.Context, semel.Unresolved) (semel.Settlement, error) { return semel.Settlement{}, nil })
+		w.doubt("k", p)
+		c, stop := w.run(w.guard(), resolve.Options{Policies: []*semel.Policy{p}})
+		defer stop()
+		time.Sleep(time.Hour)
+		g := w.guard()
+		digest := g.Digest(ask("k", p).Key)
+		if _, err := g.Resolve(t.Context(), digest, semel.Settlement{State: semel.Released, Who: "anna", Why: "I looked"}, p); err != nil {
+			t.Fatal(err)
+		}
+		w.doubt("k", p)
+		c.Suspect(digest)
+		before := w.called()
+		time.Sleep(4 * time.Second)
+		if n := w.called() - before; n != 2 {
+			t.Errorf("asked %d times within 4 s, want at once and after about 2 s", n)
+		}
+	})
+}
+
 // A key that is suspected is looked at when its lease ends, without a search.
 func TestSuspectsAreLookedAtSoon(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -43,9 +43,6 @@ func (c *Completer) look(ctx context.Context, of *room, digest semel.Digest) {
 	start := time.Now()
 	s, err := c.ask(ctx, of, &u)
 	e.Took = time.Since(start)
-	if err == nil {
-		err = checkState(s.State)
-	}
 	moved := false
 	if err == nil && s.State != 0 {
 		moved, err = c.settle(ctx, of.policy, r, &s)
@@ -185,13 +182,6 @@ func (c *Completer) ask(ctx context.Context, of *room, u *semel.Unresolved) (sem
 	}
 	of.hung[u.Record.Digest] = struct{}{}
 	return semel.Settlement{}, errHung
-}
-
-func checkState(s semel.State) error {
-	if s != 0 && s != semel.Done && s != semel.Released {
-		return fmt.Errorf("resolve: a resolver says done, released, or nothing; this one says %v", s)
-	}
-	return nil
 }
 
 // maxWhy is how much of the resolver's word is kept, in bytes.
