@@ -106,7 +106,7 @@ func TestAnAnswerAboutAnEarlierAttemptDoesNotCount(t *testing.T) {
 	})
 }
 
-// slow is a store whose writes take their time before they happen.
+// slow is a store of which one write takes its time before it happens.
 type slow struct {
 	semel.Store
 	delay atomic.Int64
@@ -115,7 +115,7 @@ type slow struct {
 func (s *slow) Unwrap() semel.Store { return s.Store }
 
 func (s *slow) CompareAndSwap(ctx context.Context, old semel.Version, next semel.Record) (semel.Reading, error) {
-	time.Sleep(time.Duration(s.delay.Load()))
+	time.Sleep(time.Duration(s.delay.Swap(0)))
 	return s.Store.CompareAndSwap(ctx, old, next)
 }
 
