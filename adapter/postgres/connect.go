@@ -33,7 +33,7 @@ func connect(ctx context.Context, url string, o Options) (*engine, error) {
 		return nil, fmt.Errorf("postgres: %q is no name for a schema here: want at most 41 of a-z, 0-9 and _, not beginning with a digit", o.Schema)
 	}
 	e := &engine{options: o, schema: pgx.Identifier{o.Schema}.Sanitize(), pooled: o.Pooler, untidy: make(chan struct{}, 1)}
-	e.sql = texts(e.schema)
+	e.sql, e.bound = texts(e.schema), boundTexts(e.schema)
 	e.barrier.wake.L = &e.barrier.mu
 	err := e.dial(ctx, url)
 	if isPooler(err) && !e.pooled {
@@ -223,8 +223,8 @@ func (e *engine) inspect(ctx context.Context) error {
 	err := e.pool.QueryRow(ctx, `SELECT current_setting('server_version_num')::int, current_setting('fsync'), current_setting('full_page_writes'),
 		(SELECT coalesce(reset_val, setting) FROM pg_settings WHERE name = 'synchronous_commit'), current_setting('synchronous_standby_names'),
 		current_setting('default_transaction_isolation'), current_setting('default_transaction_read_only'),
-		pg_is_in_recovery(), (SELECT count(*) FROM pg_stat_replication)::int, clock_timestamp()`).
-		Scan(&v.version, &fsync, &pages, &v.commit, &v.standbys, &isolation, &readOnly, &standby, &v.streaming, &clock)
+		pg_is_in_recovery(), (SELECT count(*) FROM pg_stat_replication)::int, current_database(), clock_timestamp()`).
+		Scan(&v.version, &fsync, &pages, &v.commit, &v.standbys, &isolation, &readOnly, &standby, &v.streaming, &e.database, &clock)
 	switch {
 	case err != nil:
 		return err

@@ -330,4 +330,3 @@ func (e *engine) tidy(ctx context.Context) {
 	_ = e.makeDays(ctx)
 	e.refreshEpoch(ctx, e.epoch.current.Load())
 }
-

@@ -163,6 +163,8 @@ type engine struct {
 	options  Options
 	schema   string // quoted
 	sql      [statements]string
+	bound    [boundStatements]string
+	database string   // its name on the server
 	pooled   bool     // sessions are not ours
 	prelude  []string // what goes before a swap if sessions are not ours
 	patience time.Duration

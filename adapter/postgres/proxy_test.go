@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/semelhq/semel/store/scopetest"
 )
 
 // proxy stands between a store and its server, and understands as much of the
@@ -22,6 +24,7 @@ type proxy struct {
 	executes atomic.Int64 // statements sent
 	cancels  atomic.Int64 // requests to cancel
 	lose     atomic.Int64 // how many of the next answers to lose, connection and all
+	loseAt   atomic.Int32 // breaks the connection of the next COMMIT: a scopetest.Loss
 	mu       sync.Mutex
 	open     []net.Conn
 }
@@ -44,6 +47,9 @@ func between(t testing.TB, to string) (*proxy, string) {
 	u.Host = p.listener.Addr().String()
 	return p, u.String()
 }
+
+// lossAt breaks the connection of the next COMMIT that is sent with others.
+func (p *proxy) lossAt(when scopetest.Loss) { p.loseAt.Store(int32(when)) }
 
 // cut breaks all connections.
 func (p *proxy) cut() {
@@ -110,6 +116,14 @@ func (p *proxy) requests(to, from net.Conn) {
 	messages(from, func(kind byte, whole []byte) bool {
 		if kind == 'E' {
 			p.executes.Add(1)
+		}
+		if kind == 'P' && bytes.Contains(whole, []byte("\x00COMMIT\x00")) {
+			switch scopetest.Loss(p.loseAt.Swap(0)) {
+			case scopetest.BeforeCommit:
+				return false
+			case scopetest.AfterCommit:
+				p.lose.Store(1)
+			}
 		}
 		_, err := to.Write(whole)
 		return err == nil

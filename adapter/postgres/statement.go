@@ -148,6 +148,80 @@ func texts(schema string) [statements]string {
 // in puts the schema's name into a statement.
 func in(schema, sql string) string { return strings.ReplaceAll(sql, "@.", schema+".") }
 
+// The statements of a transaction that is the application's. They are the
+// store's, with what its own connections are set up for: another database than the
+// store's writes nothing, waiting for another's transaction is bounded, the commit
+// goes to the disk. lock_timeout is as it was once the statement has ended, so that
+// it does not bound what the application waits for.
+//
+// None of them reads before it inserts: at SERIALIZABLE that would conflict with
+// inserts of other keys.
+const (
+	sqlBoundHere = `WITH here AS MATERIALIZED (
+	SELECT clock_timestamp() AS now, current_setting('lock_timeout') AS patience, set_config('lock_timeout', $10::text, true) AS bounded,
+		CASE WHEN $11::text <> '' THEN set_config('idle_in_transaction_session_timeout', $11::text, true) END AS idle,
+		CASE WHEN current_setting('synchronous_commit') IN ('off', 'local') THEN set_config('synchronous_commit', 'on', true) END AS durable
+	WHERE pg_postmaster_start_time() = $1::timestamptz AND left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) = $2::text
+		AND current_database() = $12::text)`
+
+	sqlBoundInsert = `, done AS (
+	INSERT INTO @.records AS r (epoch, counter, written, expires, due, state, digest, meta, result)
+	SELECT $3::int8, nextval('@.version'), now, now + $6::interval, now + $7::interval, $5::int2, $4::bytea, $8::bytea, $9::bytea FROM here
+	@conflict
+	RETURNING 1::int8 AS n, r.epoch, r.counter, r.written, r.digest, r.meta),
+` + sqlLine
+
+	sqlBoundUpdate = `, done AS (
+	UPDATE @.records r SET epoch = $3::int8, counter = nextval('@.version'), written = now, expires = now + $6::interval,
+		due = least(r.due, now + $7::interval), state = $5::int2, meta = $8::bytea, result = $9::bytea
+	FROM here WHERE r.digest = $4::bytea AND r.epoch = $13::int8 AND r.counter = $14::int8
+	RETURNING 1::int8 AS n, r.epoch, r.counter, r.written, r.digest, r.meta),
+` + sqlLine
+
+	sqlBoundHeld = `, held AS MATERIALIZED (
+	SELECT 1::int8 AS n, r.*, r.xmin AS xid FROM @.records r WHERE digest = $4::bytea AND NOT EXISTS (SELECT FROM done))
+`
+	sqlBoundEnd = sqlHeader + ` WHERE set_config('lock_timeout', coalesce((SELECT patience FROM here), current_setting('lock_timeout')), true) IS NOT NULL`
+
+	// The last swap goes out together with COMMIT: what does not write has to fail, so
+	// that the COMMIT behind it does not happen.
+	sqlBoundLast = sqlBoundEnd + ` AND 1 / (SELECT count(*) FROM done) = 1`
+
+	sqlBoundGet = `WITH here AS MATERIALIZED (
+	SELECT CASE WHEN $2::text <> '' THEN set_config('idle_in_transaction_session_timeout', $2::text, true) END),
+held AS (SELECT 1::int8 AS n, r.*, r.xmin AS xid FROM @.records r WHERE digest = $1::bytea)
+` + sqlHeld + sqlUnion + sqlHeader
+)
+
+// boundStatement is one of the statements above.
+type boundStatement uint8
+
+const (
+	boundGet boundStatement = iota
+	boundInsert
+	boundUpdate
+	lastInsert
+	lastUpdate
+	boundStatements
+)
+
+// boundTexts gives the statements for a schema, which is quoted already.
+func boundTexts(schema string) [boundStatements]string {
+	const first = "\n" + sqlBoundHeld + sqlDone + sqlUnion + sqlHeld + sqlUnion + sqlBoundEnd
+	const last = "\n" + sqlDone + sqlUnion + sqlBoundLast
+	out := [boundStatements]string{
+		boundGet:    sqlBoundGet,
+		boundInsert: sqlBoundHere + strings.Replace(sqlBoundInsert, "@conflict", "ON CONFLICT (digest) DO NOTHING", 1) + strings.Replace(first, "\n, held", ", held", 1),
+		boundUpdate: sqlBoundHere + sqlBoundUpdate + strings.Replace(first, "\n, held", ", held", 1),
+		lastInsert:  sqlBoundHere + strings.Replace(sqlBoundInsert, "@conflict", "", 1) + last,
+		lastUpdate:  sqlBoundHere + sqlBoundUpdate + last,
+	}
+	for i := range out {
+		out[i] = in(schema, strings.ReplaceAll(out[i], "@here", "SELECT count(*) FROM here"))
+	}
+	return out
+}
+
 // call is one statement with its parameters, in binary form.
 type call struct {
 	statement statement

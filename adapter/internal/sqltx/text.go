@@ -256,3 +256,11 @@ func (l *lexer) dollars() bool {
 	l.at = body + close + len(tag)
 	return true
 }
+
+// EndsTransaction tells whether a text of SQL has a statement that would end the
+// transaction it is in, or begin another, and which: its first words.
+func EndsTransaction(text string, syntax Syntax) (words string, is bool) {
+	r := Rules{Syntax: syntax, Ends: func([]string) bool { return false }}
+	c := r.control(text)
+	return c.name, c.verb == ends
+}
