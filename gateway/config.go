@@ -29,6 +29,11 @@ type Config struct {
 	// comes with: for a gateway that only trusted proxies can reach. Default: they
 	// are replaced.
 	TrustForwarded bool
+	// StatusPath is where the gateway itself tells clients what is known of their
+	// keys, see semelhttp.Handler.Status; answers that leave something open link to
+	// it. The upstream's own path of that name is hidden. Default
+	// /.well-known/semel/status; "none" for nowhere.
+	StatusPath string
 	// Drain is how long Serve waits for running requests when it is told to stop.
 	// Default 30 s.
 	Drain time.Duration
@@ -47,6 +52,10 @@ type Route struct {
 	Match string
 	// Options are the route's settings for semelhttp; HoldFlush is always set.
 	Options semelhttp.Options
+	// Resolve says how to ask the upstream what became of a request whose outcome is
+	// unknown. It needs the class AtMostOnce, and a Match that no other route has.
+	// Default: people find out.
+	Resolve *Resolver
 	// Guard is for a route whose store is another one than Config.Guard's, such as
 	// one that goes on while the database is away. Serve closes it. Default
 	// Config.Guard.
@@ -61,12 +70,20 @@ type Route struct {
 // defaultSilence is Route.Silence where it is not set.
 const defaultSilence = 60 * time.Second
 
+const (
+	defaultStatusPath = "/.well-known/semel/status"
+	noStatusPath      = "none"
+)
+
 func (c Config) filled() (Config, error) {
 	if c.Drain == 0 {
 		c.Drain = 30 * time.Second
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
+	}
+	if c.StatusPath == "" {
+		c.StatusPath = defaultStatusPath
 	}
 	var wrong []error
 	if c.Guard == nil {
@@ -91,6 +108,9 @@ func (c Config) filled() (Config, error) {
 			r.Guard = c.Guard
 		}
 		r.Options.HoldFlush = true
+		if c.StatusPath != noStatusPath {
+			r.Options.StatusPath = c.StatusPath
+		}
 	}
 	return c, errors.Join(wrong...)
 }

@@ -6,29 +6,37 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httputil"
+	"net/url"
 	"runtime/debug"
 	"slices"
 	"sync/atomic"
 	"time"
 
+	"github.com/semelhq/semel"
+	"github.com/semelhq/semel/resolve"
 	"github.com/semelhq/semel/semelhttp"
 )
 
 // Gateway is a reverse proxy that guards what it passes on. It is an
 // http.Handler, safe for concurrent use.
 type Gateway struct {
-	config   Config
-	log      *slog.Logger
-	sender   *sender
-	safe     map[time.Duration]*http.Transport // by silence
-	routes   []route
-	draining atomic.Bool
+	config Config
+	log    *slog.Logger
+	sender *sender
+	safe   map[time.Duration]*http.Transport // by silence
+	routes []route
+	// client asks the upstream what became of requests.
+	client     *http.Client
+	completing map[*semel.Guard]*resolve.Completer
+	draining   atomic.Bool
 }
 
 // route is a Route, composed.
 type route struct {
 	pattern
 	handler *semelhttp.Handler
+	status  http.Handler
+	asker   *asker // nil if there is no resolver
 }
 
 // New composes a gateway. Its errors name the route and what to set.
@@ -42,15 +50,27 @@ func New(c Config) (*Gateway, error) {
 		log:    c.Logger,
 		sender: &sender{pool: newPool(c.Upstream)},
 		safe:   make(map[time.Duration]*http.Transport),
+
+		client:     newClient(),
+		completing: make(map[*semel.Guard]*resolve.Completer),
 	}
 	buffers := new(buffers)
 	var wrong []error
+	var asked []*asker
 	for _, r := range c.Routes {
 		composed, err := g.compose(r, buffers)
 		if err != nil {
 			wrong = append(wrong, fmt.Errorf("gateway: route %q: %w", r.Match, err))
 		}
 		g.routes = append(g.routes, composed)
+		if composed.asker != nil {
+			asked = append(asked, composed.asker)
+		}
+	}
+	if len(wrong) == 0 {
+		if err := g.completers(asked); err != nil {
+			wrong = append(wrong, fmt.Errorf("gateway: %w", err))
+		}
 	}
 	return g, errors.Join(wrong...)
 }
@@ -69,15 +89,29 @@ func (g *Gateway) compose(r Route, buffers *buffers) (route, error) {
 	if r.Options.Panicked == nil {
 		r.Options.Panicked = g.panicked
 	}
+	rewrite := g.rewrite
+	var asker *asker
+	if r.Resolve != nil {
+		if asker, err = g.asks(&r); err != nil {
+			return route{}, err
+		}
+		rewrite = func(p *httputil.ProxyRequest) {
+			g.rewrite(p)
+			asker.passKey(p)
+		}
+	}
 	proxy := &httputil.ReverseProxy{
-		Rewrite:      g.rewrite,
+		Rewrite:      rewrite,
 		Transport:    g.transport(max(0, r.Silence), guardedMethods(r.Options)),
 		BufferPool:   buffers,
 		ErrorHandler: g.failed,
 		ErrorLog:     slog.NewLogLogger(g.log.Handler(), slog.LevelDebug),
 	}
 	h, err := semelhttp.NewHandler(r.Guard, g.unknownIfPanics(proxy), r.Options)
-	return route{p, h}, err
+	if err != nil {
+		return route{}, err
+	}
+	return route{p, h, h.Status(), asker}, nil
 }
 
 // unknownIfPanics makes a panic of the proxy what it is: a defect of ours after
@@ -115,13 +149,32 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	path := cleaned(r.URL.Path)
+	if path == g.config.StatusPath {
+		g.status(w, r)
+		return
+	}
+	g.route(r.Method, path).handler.ServeHTTP(w, r)
+}
+
+// route gives the first that matches, and there is one: the last matches all.
+func (g *Gateway) route(method, path string) *route {
 	for i := range g.routes {
-		if g.routes[i].matches(r.Method, path) {
-			g.routes[i].handler.ServeHTTP(w, r)
-			return
+		if g.routes[i].matches(method, path) {
+			return &g.routes[i]
 		}
 	}
-	http.NotFound(w, r) // cannot be: the last route matches every path
+	return &g.routes[len(g.routes)-1]
+}
+
+// status answers for the route that the operation's own request took. Where the
+// query does not tell which, that of any says what is missing.
+func (g *Gateway) status(w http.ResponseWriter, r *http.Request) {
+	query := r.URL.Query()
+	path, err := url.PathUnescape(query.Get("path"))
+	if err != nil {
+		path = "/"
+	}
+	g.route(query.Get("method"), cleaned(path)).status.ServeHTTP(w, r)
 }
 
 // rewrite aims a request at the upstream.

@@ -80,6 +80,32 @@ func (p *pattern) matches(method, path string) bool {
 	return true
 }
 
+// mayMatch tells whether a path with fields in braces can become one that is
+// matched.
+func (p *pattern) mayMatch(path string) bool {
+	path, _, _ = strings.Cut(path, "?")
+	if strings.Contains(path, "{path}") {
+		return true
+	}
+	parts := strings.Split(path, "/")
+	for i, part := range p.parts {
+		last := i == len(p.parts)-1
+		switch {
+		case i >= len(parts):
+			return false
+		case strings.Contains(parts[i], "{"):
+			if last && p.open {
+				return true
+			}
+		case last && p.open:
+			return strings.HasPrefix(parts[i], part)
+		case part != "*" && part != parts[i]:
+			return false
+		}
+	}
+	return len(parts) == len(p.parts)
+}
+
 // cleaned gives the path by which routes are chosen: without empty parts and
 // dots, so that /v1//charges is not another route than the one the upstream
 // will take it for.

@@ -46,6 +46,7 @@ func (g *Gateway) Serve(ctx context.Context, public, admin net.Listener) error {
 	}
 	sweeping, stop := context.WithCancel(context.WithoutCancel(ctx))
 	running.Go(func() { g.sweep(sweeping) })
+	quiet := g.complete(sweeping)
 
 	var err error
 	select {
@@ -53,24 +54,44 @@ func (g *Gateway) Serve(ctx context.Context, public, admin net.Listener) error {
 	case err = <-failed:
 		err = fmt.Errorf("gateway: cannot accept connections: %w", err)
 	}
-	err = errors.Join(err, g.drain(ctx, server))
+	err = errors.Join(err, g.drain(ctx, server, quiet))
 	stop()
 	// Whoever watches /readyz can do so until the end.
 	_ = aside.Close()
 	running.Wait()
 	g.sender.pool.close()
+	g.client.CloseIdleConnections()
 	for _, t := range g.safe {
 		t.CloseIdleConnections()
 	}
 	return err
 }
 
-// drain waits for what runs, and then breaks it off.
-func (g *Gateway) drain(ctx context.Context, server *http.Server) error {
+// complete has unknown outcomes looked into. quiet ends that, and waits for it.
+func (g *Gateway) complete(ctx context.Context) (quiet func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	for _, c := range g.completing {
+		running.Go(func() {
+			if err := c.Run(ctx); err != nil {
+				g.log.Error("unknown outcomes are not looked into", "error", err)
+			}
+		})
+	}
+	return func() {
+		cancel()
+		running.Wait()
+	}
+}
+
+// drain waits for what runs, and then breaks it off. quiet ends what would go on
+// for ever.
+func (g *Gateway) drain(ctx context.Context, server *http.Server, quiet func()) error {
 	g.draining.Store(true)
 	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.config.Drain)
 	defer cancel()
 	err := server.Shutdown(limit)
+	quiet()
 	if err == nil {
 		// Only what clients no longer wait for can still run.
 		err = g.closeGuards(limit)
