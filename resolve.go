@@ -113,23 +113,29 @@ func (g *Guard) Resolve(ctx context.Context, digest Digest, s Settlement, p *Pol
 		return Record{}, ErrClosed
 	}
 	defer g.busy.Done()
+	return Resolve(ctx, g.store, digest, s, p)
+}
+
+// Resolve is that of a Guard, for tools that have a store and not the secret of
+// its keys.
+func Resolve(ctx context.Context, store Store, digest Digest, s Settlement, p *Policy) (Record, error) {
 	if p == nil {
-		filled, err := Policy{}.Filled()
-		if err != nil {
-			return Record{}, err
-		}
-		p = &filled
+		p = new(Policy)
 	}
-	held, err := g.store.Get(ctx, digest)
+	filled, err := p.Filled()
 	if err != nil {
 		return Record{}, err
 	}
-	next, err := Settle(held, s, p, newNonce())
+	held, err := store.Get(ctx, digest)
+	if err != nil {
+		return Record{}, err
+	}
+	next, err := Settle(held, s, &filled, newNonce())
 	if err != nil {
 		return held.Record, err
 	}
 	for pause := 10 * time.Millisecond; ; pause *= 2 {
-		now, err := g.store.CompareAndSwap(ctx, held.Record.Version, next)
+		now, err := store.CompareAndSwap(ctx, held.Record.Version, next)
 		switch {
 		case err == nil, errors.Is(err, ErrConflict) && now.Record.Nonce == next.Nonce:
 			return now.Record, nil
