@@ -232,6 +232,15 @@ func describe(s *config.Settings, store *stores.Opened, address, admin string) s
 	if len(s.Routes) > 0 {
 		line("routes", "%d from %s, tried in order before the above", len(s.Routes), s.Source)
 	}
+	asked := 0
+	for _, r := range s.Routes {
+		if r.Resolve != nil {
+			asked++
+		}
+	}
+	if asked > 0 {
+		line("unknown", "%d of the routes ask the upstream what became of a request; for the others a person looks", asked)
+	}
 	if admin != "" {
 		line("admin", "http://%s/healthz and /readyz", admin)
 	}

@@ -19,7 +19,7 @@ import (
 // Gateway gives the settings as package gateway takes them, without Guard and
 // Logger. Its error tells every mistake, in the file where it is one of the file.
 func (s *Settings) Gateway() (gateway.Config, error) {
-	c := gateway.Config{UpstreamHost: s.UpstreamHost, TrustForwarded: s.TrustForwarded, Drain: s.Drain}
+	c := gateway.Config{UpstreamHost: s.UpstreamHost, TrustForwarded: s.TrustForwarded, Drain: s.Drain, StatusPath: s.StatusPath}
 	f := s.file
 	if f == nil {
 		f = &file{}
@@ -42,6 +42,10 @@ func (s *Settings) Gateway() (gateway.Config, error) {
 			} else if !slices.Contains(f.problems, m) { // a default's mistake is every route's
 				f.problems = append(f.problems, m)
 			}
+		}
+		same := func(other gateway.Route) bool { return other.Match == built.Match && other.Resolve != nil }
+		if r.Resolve != nil && slices.ContainsFunc(c.Routes, same) {
+			f.refuse(r.at["match"], "resolve: an earlier route has this match and a resolver; what is in doubt is asked of the resolver of its match, so there can be one")
 		}
 		c.Routes = append(c.Routes, built)
 	}
@@ -77,6 +81,8 @@ func (r *Route) build(guard *semel.Guard) (gateway.Route, []problem) {
 		wrong = append(wrong, problem{r.at["match"], err.Error()})
 	}
 	out.Options.Methods = methods
+	out.Resolve = r.Resolve
+	wrong = append(wrong, r.checkResolve(methods)...)
 	if out.Options.Canonical, err = r.Fingerprint.canonical(r.MaxBody); err != nil {
 		wrong = append(wrong, problem{r.place(err.Error()), "fingerprint: " + err.Error()})
 	}
@@ -92,6 +98,27 @@ func (r *Route) build(guard *semel.Guard) (gateway.Route, []problem) {
 		refuse(err)
 	}
 	return out, wrong
+}
+
+// checkResolve tells what is wrong with the route's resolver.
+func (r *Route) checkResolve(methods []string) []problem {
+	switch {
+	case r.Resolve == nil:
+		return nil
+	case r.FailOpen:
+		return []problem{{r.at["resolve"], "resolve: a route that goes on without its store (fail-open) can leave an outcome that this process alone knows of; take one of them away"}}
+	case r.Class != semel.AtMostOnce:
+		return []problem{{r.at["resolve"], fmt.Sprintf("resolve: the class %v leaves nothing in doubt; take the resolver away, or the class at-most-once", r.Class)}}
+	}
+	err := r.Resolve.Check(r.Match, methods)
+	if err == nil {
+		return nil
+	}
+	at := r.at["resolve"]
+	if name, _, _ := strings.Cut(err.Error(), ":"); r.at["resolve."+name] != nil {
+		at = r.at["resolve."+name]
+	}
+	return []problem{{at, "resolve: " + err.Error()}}
 }
 
 // place finds where the setting was made that a message begins with, or

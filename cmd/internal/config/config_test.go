@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"flag"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/semelhq/semel"
+	"github.com/semelhq/semel/gateway"
 )
 
 var update = flag.Bool("update", false, "write the transcripts in testdata anew")
@@ -61,7 +63,7 @@ func TestEverySetting(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.file = nil
-	for _, r := range []*Route{&s.Default, &s.Routes[0], &s.Routes[1]} {
+	for _, r := range []*Route{&s.Default, &s.Routes[0], &s.Routes[1], &s.Routes[2]} {
 		r.at = nil
 	}
 	scope := Scope{Headers: []string{"Authorization", "X-Tenant"}}
@@ -76,11 +78,18 @@ func TestEverySetting(t *testing.T) {
 	charges.Fingerprint = Fingerprint{JSON: true, Include: []string{"/amount", "/currency"}, Headers: []string{"Content-Type"}}
 	forms.Match, forms.DeriveKey, forms.FailOpen, forms.Scope, forms.NotDone = "/forms*", true, true, Scope{Shared: true}, []int{}
 	forms.Fingerprint = Fingerprint{Form: true, ContentDigest: true}
+	payouts := rest
+	payouts.Match = "POST /v1/payouts"
+	payouts.Resolve = &gateway.Resolver{
+		Method: "HEAD", Path: "/v1/payouts/{derived-key}?for={body.order.id}",
+		Header: http.Header{"Authorization": {"Bearer of the resolver"}, "X-Key": {"{key}"}}, Done: []int{200, 202}, NotDone: []int{404, 410},
+		NotDoneAfter: 2 * time.Minute, Status: 201, Timeout: 3 * time.Second, Every: 5 * time.Second, KeyHeader: "X-Payout-Key",
+	}
 	want := Settings{
 		Upstream: "http://127.0.0.1:3000/base", Listen: "127.0.0.1:8080", Admin: "127.0.0.1:7070", Store: "sqlite:/var/lib/semel/semel.db",
 		Cache:      "memory:16MiB,redis://cache:6379",
-		SecretFile: "/etc/semel/secret", Drain: time.Minute, UpstreamHost: "inner.example", TrustForwarded: true, LogLevel: "debug", LogFormat: "json",
-		Default: rest, Routes: []Route{charges, forms}, Source: "testdata/good.yaml",
+		SecretFile: "/etc/semel/secret", Drain: time.Minute, UpstreamHost: "inner.example", TrustForwarded: true, LogLevel: "debug", LogFormat: "json", StatusPath: "/status",
+		Default: rest, Routes: []Route{charges, forms, payouts}, Source: "testdata/good.yaml",
 	}
 	if !reflect.DeepEqual(s, want) {
 		t.Errorf("got\n%+v\nwant\n%+v", s, want)

@@ -98,6 +98,7 @@ func processFields(d Settings) []Field {
 		{Name: "admin", Value: "ADDRESS", Help: "/healthz and /readyz, such as on 127.0.0.1:7070", set: text(func(s *Settings) *string { return &s.Admin })},
 		{Name: "secret-file", Value: "PATH", Help: "key the digests in the store with this file's content", set: text(func(s *Settings) *string { return &s.SecretFile })},
 		{Name: "drain", Value: "TIME", Help: "how long running requests may take to end", Default: formatDuration(d.Drain), set: parsed(above, func(s *Settings, _ *Route) *time.Duration { return &s.Drain })},
+		{Name: "status-path", Value: "PATH", Help: "where clients ask what is known of a key, or none", Default: d.StatusPath, set: parsed(parseStatusPath, func(s *Settings, _ *Route) *string { return &s.StatusPath })},
 		{Name: "upstream-host", Value: "NAME", Help: "the upstream's Host header [the client's]", set: text(func(s *Settings) *string { return &s.UpstreamHost })},
 		{Name: "trust-forwarded", Help: "keep X-Forwarded-* as they come: only behind a proxy", set: parsed(parseBool, func(s *Settings, _ *Route) *bool { return &s.TrustForwarded })},
 		{Name: "log-level", Value: "LEVEL", Help: "info, warn, error, debug: each guarded request", Default: d.LogLevel, set: parsed(choice("debug", "info", "warn", "error"), func(s *Settings, _ *Route) *string { return &s.LogLevel })},
@@ -141,6 +142,28 @@ func fingerprintFields() []Field {
 		{Name: "form", set: parsed(parseBool, func(_ *Settings, r *Route) *bool { return &r.Fingerprint.Form })},
 		{Name: "content-digest", set: parsed(parseBool, func(_ *Settings, r *Route) *bool { return &r.Fingerprint.ContentDigest })},
 		{Name: "headers", List: true, set: parsed(list(parseHeader), func(_ *Settings, r *Route) *[]string { return &r.Fingerprint.Headers })},
+	}
+}
+
+// resolveFields are in the file only, under resolve of a route. What they come to is
+// checked by package gateway.
+func resolveFields() []Field {
+	return []Field{
+		{Name: "method", set: parsed(asIs, func(_ *Settings, r *Route) *string { return &r.Resolve.Method })},
+		{Name: "path", set: parsed(asIs, func(_ *Settings, r *Route) *string { return &r.Resolve.Path })},
+		{Name: "done", List: true, set: parsed(list(parseAnyStatus), func(_ *Settings, r *Route) *[]int { return &r.Resolve.Done })},
+		{Name: "not-done", List: true, set: parsed(list(parseAnyStatus), func(_ *Settings, r *Route) *[]int { return &r.Resolve.NotDone })},
+		{Name: "not-done-after", set: func(_ *Settings, r *Route, value string) error {
+			d, err := parseDuration(value)
+			if r.Resolve.NotDoneAfter = d; d == 0 {
+				r.Resolve.NotDoneAfter = -1
+			}
+			return err
+		}},
+		{Name: "status", set: parsed(parseAnyStatus, func(_ *Settings, r *Route) *int { return &r.Resolve.Status })},
+		{Name: "timeout", set: parsed(above, func(_ *Settings, r *Route) *time.Duration { return &r.Resolve.Timeout })},
+		{Name: "every", set: parsed(above, func(_ *Settings, r *Route) *time.Duration { return &r.Resolve.Every })},
+		{Name: "key-header", set: parsed(parseHeader, func(_ *Settings, r *Route) *string { return &r.Resolve.KeyHeader })},
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"os"
 	"slices"
 	"strconv"
@@ -11,6 +12,8 @@ import (
 
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/token"
+
+	"github.com/semelhq/semel/gateway"
 )
 
 // Sources is where settings come from.
@@ -82,6 +85,8 @@ func (f *file) readTop(s *Settings) (routes ast.Node) {
 			routes = e.value
 		case e.name == "fingerprint":
 			f.readFingerprint(&s.Default, e)
+		case e.name == "resolve":
+			f.refuse(e.at, "a resolver belongs to a route: its path is that of one kind of request; set it under routes")
 		default:
 			f.set(e, fields, s, &s.Default, "here", "routes", "fingerprint")
 		}
@@ -126,6 +131,8 @@ func (f *file) readRoutes(s *Settings, node ast.Node) {
 				}
 			case "fingerprint":
 				f.readFingerprint(&r, e)
+			case "resolve":
+				f.readResolve(&r, e)
 			default:
 				f.routeSetting(e, fields, s, &r)
 			}
@@ -143,7 +150,7 @@ func (f *file) routeSetting(e entry, fields []Field, s *Settings, r *Route) {
 		f.refuse(e.at, "%q holds for the whole gateway; set it at the top level", e.name)
 		return
 	}
-	f.set(e, fields, s, r, "in a route", "match", "fingerprint")
+	f.set(e, fields, s, r, "in a route", "match", "fingerprint", "resolve")
 }
 
 func (f *file) readFingerprint(r *Route, e entry) {
@@ -153,6 +160,38 @@ func (f *file) readFingerprint(r *Route, e entry) {
 	fields := fingerprintFields()
 	for _, e := range f.entries(m) {
 		f.set(e, fields, nil, r, "in a fingerprint")
+	}
+}
+
+func (f *file) readResolve(r *Route, e entry) {
+	m := f.mapping(e.value, "settings of the resolver, such as `path: /charges/by-key/{derived-key}`")
+	r.Resolve = &gateway.Resolver{Header: make(http.Header)}
+	r.at["resolve"] = e.at
+	own := Route{Resolve: r.Resolve, at: make(map[string]*token.Token)}
+	fields := resolveFields()
+	for _, e := range f.entries(m) {
+		if e.name == "headers" {
+			f.readHeaders(r.Resolve.Header, e)
+			own.at[e.name] = e.at
+			continue
+		}
+		f.set(e, fields, nil, &own, "in a resolver", "headers")
+	}
+	for name, at := range own.at { // a route has settings of these names, too
+		r.at["resolve."+name] = at
+	}
+}
+
+func (f *file) readHeaders(into http.Header, e entry) {
+	for _, e := range f.entries(f.mapping(e.value, "headers, such as `Accept: application/json`")) {
+		name, err := parseHeader(e.name)
+		if err != nil {
+			f.refuse(e.at, "headers: %v", err)
+			continue
+		}
+		if text, _, ok := f.scalar(e); ok {
+			into[name] = append(into[name], text)
+		}
 	}
 }
 

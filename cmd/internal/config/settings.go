@@ -6,6 +6,7 @@ import (
 	"github.com/goccy/go-yaml/token"
 
 	"github.com/semelhq/semel"
+	"github.com/semelhq/semel/gateway"
 )
 
 // Settings is all that `semel gateway` can be told.
@@ -20,6 +21,7 @@ type Settings struct {
 	LogLevel       string
 	LogFormat      string
 	TrustForwarded bool
+	StatusPath     string // none: there is no status endpoint
 	Drain          time.Duration
 	// Default holds for requests that no route matches, and for what a route leaves
 	// out.
@@ -49,6 +51,7 @@ type Route struct {
 	KeepHeaders []string
 	NotDone     []int
 	Fingerprint Fingerprint
+	Resolve     *gateway.Resolver // nil if there is none
 
 	at map[string]*token.Token // where a value was set, by name
 }
@@ -87,7 +90,7 @@ func (s Scope) String() string {
 // Defaults gives the settings where nobody says anything.
 func Defaults() Settings {
 	return Settings{
-		Listen: ":8080", Store: "sqlite:semel.db", LogLevel: "info", LogFormat: "auto", Drain: 30 * time.Second,
+		Listen: ":8080", Store: "sqlite:semel.db", LogLevel: "info", LogFormat: "auto", Drain: 30 * time.Second, StatusPath: "/.well-known/semel/status",
 		Default: Route{
 			Match: "*", Scope: Scope{Headers: []string{"Authorization"}},
 			Lease: 30 * time.Second, Wait: 10 * time.Second, Replay: 24 * time.Hour, Remember: 72 * time.Hour,

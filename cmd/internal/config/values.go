@@ -166,3 +166,26 @@ func parseStatus(text string) (int, error) {
 	}
 	return n, nil
 }
+
+func parseAnyStatus(text string) (int, error) {
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 200 || n > 599 {
+		return 0, fmt.Errorf("%q is no status that an answer can have; write 200 to 599", text)
+	}
+	return n, nil
+}
+
+// asIs takes any text but none.
+func asIs(text string) (string, error) {
+	if text == "" {
+		return "", errors.New("it is empty")
+	}
+	return text, nil
+}
+
+func parseStatusPath(text string) (string, error) {
+	if text != "none" && (!strings.HasPrefix(text, "/") || strings.ContainsAny(text, "?#%<>\" ") || text == "/") {
+		return "", fmt.Errorf("%q is no path for the status endpoint; write it as /.well-known/semel/status, or none", text)
+	}
+	return text, nil
+}
