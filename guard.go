@@ -171,13 +171,11 @@ func (g *Guard) lead(ctx context.Context, w *work) (*Claim, Verdict, error) {
 	if v.Reason == Damaged {
 		err = nil
 	}
-	disown := errors.Is(err, ErrUnavailable) && !a.bound
-	if disown {
-		g.astray(func() { w.driveToEnd(ctx, a.Disown(time.Now())) })
-	}
 	g.flights.land(&w.flight, &v, err)
 	g.tellOutcome(a.ask, a.digest, v, a.Err(), w.start)
-	if !disown {
+	if errors.Is(err, ErrUnavailable) && !a.bound {
+		g.astray(func() { w.driveToEnd(ctx, a.Disown(time.Now())) }) // from here on the attempt is its own
+	} else {
 		g.works.put(w)
 	}
 	return nil, v, err

@@ -183,6 +183,45 @@ func TestStorePanics(t *testing.T) {
 	})
 }
 
+// away is a store that takes no claims for a while.
+type away struct {
+	semel.Store
+	away atomic.Bool
+}
+
+func (s *away) CompareAndSwap(ctx context.Context, old semel.Version, next semel.Record) (semel.Reading, error) {
+	if s.away.Load() {
+		return semel.Reading{}, errors.New("connection refused")
+	}
+	return s.Store.CompareAndSwap(ctx, old, next)
+}
+
+// A claim that may land yet is looked for behind the request. The request's own
+// answer and event must not depend on how far that has come: the race detector
+// tells.
+func TestUnavailableIsToldBeforeTheClaimIsLookedFor(t *testing.T) {
+	store := &away{Store: memory.New(memory.Options{})}
+	told := make(chan semel.Event, 1)
+	guard, err := semel.NewGuard(store, semel.Options{Observe: func(e semel.Event) { told <- e }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := semel.Policy{Name: "p", Lease: 50 * time.Millisecond, ClaimWithin: time.Millisecond}.Filled()
+	if err != nil {
+		t.Fatal(err)
+	}
+	store.away.Store(true)
+	for i := range 20 {
+		_, v, err := guard.Begin(t.Context(), semel.Ask{Key: semel.Key{Scope: "a", ID: fmt.Sprint(i)}, Policy: &p})
+		if e := <-told; !errors.Is(err, semel.ErrUnavailable) || v.Action != semel.Refuse || e.Kind != semel.Unavailable || e.Policy != "p" || e.Err == nil {
+			t.Fatalf("got %+v, %v; the event is %+v", v, err, e)
+		}
+	}
+	if err := guard.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func ExampleGuard_Do() {
 	guard, err := semel.NewGuard(memory.New(memory.Options{}), semel.Options{})
 	if err != nil {
