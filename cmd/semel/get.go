@@ -168,13 +168,24 @@ func (p paper) record(f *found, now time.Time) {
 			fmt.Fprintf(p, "  %s %s\n", p.faint(fmt.Sprintf("%-9s", name)), text)
 		}
 	}
-	who, operation, source := splitScope(r.Key.Scope)
+	whole, step, isStep := splitStep(r.Key.Scope)
+	who, operation, source := splitScope(whole)
 	if operation != "" {
 		line("request", printable(operation))
 	}
 	line("scope", printable(who))
+	if isStep {
+		line("step", step+" of this operation")
+	}
 	if source == "content" {
 		line("key", "derived from the content")
+	}
+	if r.InDoubt(now) {
+		u := r.Unresolved()
+		line("policy", u.Policy)
+		if len(u.Memo) > 0 {
+			line("memo", shorten(printable(string(u.Memo)), maxMemo))
+		}
 	}
 	if r.State == semel.Done {
 		line("answer", fmt.Sprintf("status %d, %d bytes kept", r.Code, len(r.Result)))
@@ -213,6 +224,19 @@ func (p paper) timeline(entries []semel.Entry) {
 		rows = append(rows, []string{stamp(e.At), after, e.What, fmt.Sprint(e.Attempts), status, printable(e.Owner)})
 	}
 	p.table([]string{"WHEN", "AFTER", "WHAT", "ATTEMPT", "STATUS", "BY"}, rows, func(_ int, _ []string, text string) string { return text })
+}
+
+// maxMemo is how much of a memo people are shown.
+const maxMemo = 200
+
+// splitStep takes the scope of a step's record apart: its operation's scope, and
+// the step's number in it.
+func splitStep(scope string) (whole, number string, ok bool) {
+	parts := scopeParts(scope)
+	if len(parts) != 3 || parts[1] != "step" || parts[2] == "" || strings.Trim(parts[2], "0123456789") != "" {
+		return scope, "", false
+	}
+	return parts[0], parts[2], true
 }
 
 // stamp gives a time in the reader's time zone, to the millisecond.

@@ -22,6 +22,9 @@ type listOptions struct {
 // selfTest is the scope in which a guard tries its store at the start.
 const selfTest = "semel|self-test"
 
+// resolving is the scope of the claims under which keys in doubt are looked at.
+const resolving = "semel|resolve"
+
 const (
 	defaultLimit = 100
 	maxLimit     = 100_000
@@ -100,9 +103,9 @@ func (o *listOptions) run(c *cobra.Command) error {
 		return err
 	}
 	l := lister{store: store, filter: filter, scope: o.scope, keep: func(r *semel.Record) bool {
-		// What is in doubt is pending for the store; the marks of a gateway's own
-		// start are nobody's operation.
-		return (o.state != "pending" || !r.InDoubt(now)) && (o.scope != "" || r.Key.Scope != selfTest)
+		// What is in doubt is pending for the store; what a gateway has in it for
+		// itself is nobody's operation.
+		return (o.state != "pending" || !r.InDoubt(now)) && (o.scope != "" || r.Key.Scope != selfTest && r.Key.Scope != resolving)
 	}}
 	records, more, damaged := l.page(c.Context(), o.limit)
 	if damaged != nil && !errors.Is(damaged, semel.ErrDamaged) {
@@ -139,7 +142,11 @@ func (o *listOptions) print(c *cobra.Command, records []semel.Record, more bool,
 	var rows [][]string
 	for i := range records {
 		r := &records[i]
-		who, operation, _ := splitScope(r.Key.Scope)
+		whole, step, isStep := splitStep(r.Key.Scope)
+		who, operation, _ := splitScope(whole)
+		if isStep {
+			operation = "step " + step + " of " + operation
+		}
 		status := ""
 		if r.State == semel.Done {
 			status = fmt.Sprint(r.Code)

@@ -28,6 +28,8 @@ type recordJSON struct {
 	ExpiresAt  time.Time   `json:"expires_at"`
 	ReplayTill *time.Time  `json:"replay_until,omitempty"`
 	Bytes      int         `json:"result_bytes"`
+	Policy     string      `json:"policy,omitempty"` // of what is in doubt
+	Memo       []byte      `json:"memo,omitempty"`   // the same, in base64
 	History    []entryJSON `json:"history,omitempty"`
 }
 
@@ -48,6 +50,13 @@ func newRecordJSON(r *semel.Record, now time.Time) recordJSON {
 		Key: r.Key.ID, Scope: r.Key.Scope, Digest: r.Digest.String(), State: stateWord(r, now), Class: r.Class.String(),
 		Attempts: r.Attempt, Status: r.Code, Version: r.Version.String(), Owner: r.Owner,
 		WrittenAt: r.WrittenAt.UTC(), ExpiresAt: r.Expires().UTC(), Bytes: len(r.Result),
+	}
+	if r.State == semel.Pending { // what it has there is for its resolver
+		out.Bytes = 0
+	}
+	if r.InDoubt(now) {
+		u := r.Unresolved()
+		out.Policy, out.Memo = u.Policy, u.Memo
 	}
 	if r.State == semel.Done && r.Replay > 0 {
 		until := r.WrittenAt.Add(r.Replay).UTC()
@@ -89,13 +98,17 @@ func advice(r *semel.Record, now time.Time) string {
 		return ""
 	}
 	return "Look in the upstream for the effect of this key. Repetitions are refused (409) and\n" +
-		"run nothing. If the effect is there, the client needs nothing more. If it is\n" +
-		"not, the client may ask again with a new key."
+		"run nothing until it is settled: if the effect is there, by semel resolve --done,\n" +
+		"and if it is not, and cannot come any more, by semel resolve --not-done."
 }
 
 // what names one transition, given the one before.
 func what(before, e *semel.Record) string {
 	switch {
+	case settled(before, e) && e.State == semel.Done:
+		return "settled as done"
+	case settled(before, e):
+		return "settled as not done"
 	case e.State == semel.Done:
 		return "finished"
 	case e.State == semel.Released:
@@ -108,6 +121,13 @@ func what(before, e *semel.Record) string {
 		return "lease extended"
 	}
 	return "claimed again"
+}
+
+// settled tells a person's or a resolver's word, which has its reason with it,
+// from an operation's own end.
+func settled(before, e *semel.Record) bool {
+	return before != nil && before.State == semel.Pending && e.State != semel.Pending &&
+		!e.WrittenAt.Before(before.Expires()) && strings.Contains(e.Owner, ": ")
 }
 
 func history(entries []semel.Entry) []entryJSON {
