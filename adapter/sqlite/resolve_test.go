@@ -15,11 +15,10 @@ import (
 	"github.com/semelhq/semel/resolve"
 )
 
-// Two processes share a file; each key in doubt is asked for and settled once,
-// and the journal names who did it.
-func TestCompletersShareAFile(t *testing.T) {
+// sharedFile gives what opens guards over one file, as processes would.
+func sharedFile(t *testing.T) func() *semel.Guard {
 	path := filepath.Join(t.TempDir(), "semel.db")
-	open := func() *semel.Guard {
+	return func() *semel.Guard {
 		s, err := sqlite.Open(path, sqlite.Options{})
 		if err != nil {
 			t.Fatal(err)
@@ -31,6 +30,11 @@ func TestCompletersShareAFile(t *testing.T) {
 		}
 		return g
 	}
+}
+
+// Two processes share a file; each key in doubt is asked for and settled once,
+// and the journal names who did it.
+func TestCompletersShareAFile(t *testing.T) {
 	const keys = 120
 	var asked atomic.Int64
 	policy, err := semel.Policy{Name: "charge", Resolve: func(_ context.Context, u semel.Unresolved) (semel.Settlement, error) {
@@ -43,6 +47,7 @@ func TestCompletersShareAFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	open := sharedFile(t)
 	here, there := open(), open()
 	ask := func(i int) semel.Ask {
 		return semel.Ask{Key: semel.Key{Scope: "s", ID: fmt.Sprint("k", i)}, Memo: []byte(fmt.Sprint(i % 2)), Policy: &policy}
@@ -53,31 +58,9 @@ func TestCompletersShareAFile(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	var settled atomic.Int64
-	o := resolve.Options{Policies: []*semel.Policy{&policy}, Every: 50 * time.Millisecond, Observe: func(e resolve.Event) {
-		if e.Kind != resolve.Settled {
-			t.Errorf("%v: %v", e.Kind, e.Err)
-		} else if settled.Add(1) == keys {
-			cancel()
-		}
-	}}
-	ended := make(chan error)
-	for _, g := range []*semel.Guard{here, there} {
-		c, err := resolve.New(g, o)
-		if err != nil {
-			t.Fatal(err)
-		}
-		go func() { ended <- c.Run(ctx) }()
-	}
-	for range 2 {
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	}
-	if asked.Load() != keys || settled.Load() != keys {
-		t.Errorf("asked %d times, settled %d, want %d each", asked.Load(), settled.Load(), keys)
+	settled := settleAll(t, keys, &policy, here, there)
+	if asked.Load() != keys || settled != keys {
+		t.Errorf("asked %d times, settled %d, want %d each", asked.Load(), settled, keys)
 	}
 	for i := range keys {
 		ran := false
@@ -97,4 +80,34 @@ func TestCompletersShareAFile(t *testing.T) {
 	if last := history[len(history)-1].Record; last.State != semel.Done || !strings.HasPrefix(last.Owner, "resolver charge@") || !strings.HasSuffix(last.Owner, ": there") {
 		t.Errorf("the journal ends with %v by %q", last.State, last.Owner)
 	}
+}
+
+// settleAll runs a completer over each guard until so many keys are settled, and
+// tells how many were.
+func settleAll(t *testing.T, keys int64, policy *semel.Policy, guards ...*semel.Guard) int64 {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var settled atomic.Int64
+	o := resolve.Options{Policies: []*semel.Policy{policy}, Every: 50 * time.Millisecond, Observe: func(e resolve.Event) {
+		if e.Kind != resolve.Settled {
+			t.Errorf("%v: %v", e.Kind, e.Err)
+		} else if settled.Add(1) == keys {
+			cancel()
+		}
+	}}
+	ended := make(chan error)
+	for _, g := range guards {
+		c, err := resolve.New(g, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() { ended <- c.Run(ctx) }()
+	}
+	for range guards {
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}
+	return settled.Load()
 }
