@@ -179,6 +179,9 @@ func newOpened(url string, store semel.Store) *Opened {
 	return o
 }
 
+// Unwrap leads to what the store can do besides: to sweep, to list, to tell news.
+func (o *Opened) Unwrap() semel.Store { return o.Store }
+
 // Close closes the caches, then the store.
 func (o *Opened) Close() error {
 	var wrong []error

@@ -85,6 +85,9 @@ func TestOpenKnowsWhatItOpened(t *testing.T) {
 	if _, is := cached.Store.(*tiered.Store); !is || len(cached.Caches) != 1 || !cached.Journal {
 		t.Errorf("opened with a cache: %+v", cached)
 	}
+	if _, sweeps := semel.As[semel.Sweeper](cached); !sweeps { // a gateway would never forget anything
+		t.Error("what is opened hides that the store can sweep")
+	}
 	if err := cached.Close(); err != nil {
 		t.Error(err)
 	}
