@@ -2,6 +2,7 @@ package semelgrpc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"time"
@@ -63,8 +64,11 @@ func (x *exchange) run() error {
 // try makes the call once. An attempt that never had a connection has no peer;
 // nothing of it has left.
 func (x *exchange) try() (a attempt) {
-	ctx, cancel := context.WithTimeoutCause(x.ctx, x.timeout, errAttemptTimeout)
-	defer cancel()
+	// A deadline would go to the server, whose end of it can come back before ours.
+	ctx, cancel := context.WithCancelCause(x.ctx)
+	defer cancel(nil)
+	timer := time.AfterFunc(x.timeout, func() { cancel(errAttemptTimeout) })
+	defer timer.Stop()
 	var header, trailer metadata.MD
 	var to peer.Peer
 	a.err = x.send(ctx, grpc.Header(&header), grpc.Trailer(&trailer), grpc.Peer(&to), grpc.MaxRetryRPCBufferSize(0))
@@ -77,11 +81,8 @@ func (x *exchange) try() (a attempt) {
 	if a.proof || a.reason != "" || len(trailer.Get(OutcomeMetadata)) > 0 {
 		return a
 	}
-	switch own := context.Cause(ctx) == errAttemptTimeout; {
-	case own && st.Code() == codes.DeadlineExceeded:
+	if st.Code() == codes.Canceled && errors.Is(context.Cause(ctx), errAttemptTimeout) {
 		a.judgement, a.err = judgement{outcome: semelhttp.OutcomeUnknown, retry: true}, errAttemptTimeout
-	case own && st.Code() == codes.Canceled:
-		a.judgement = judgement{outcome: semelhttp.OutcomeUnknown, retry: true}
 	}
 	if to.Addr == nil && (st.Code() == codes.Unavailable || st.Code() == codes.DeadlineExceeded || st.Code() == codes.Canceled) {
 		a.outcome = semelhttp.OutcomeNotDone
