@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -142,5 +143,6 @@ func databaseOf(t testing.TB, url, name string) string {
 	t.Helper()
 	c, err := pgx.ParseConfig(url)
 	must(t, err)
-	return fmt.Sprintf("postgres://%s@%s/%s?sslmode=disable", c.User, c.Host+":"+strconv.Itoa(int(c.Port)), name)
+	_, options, _ := strings.Cut(url, "?")
+	return fmt.Sprintf("postgres://%s@%s/%s?%s", c.User, c.Host+":"+strconv.Itoa(int(c.Port)), name, options)
 }
