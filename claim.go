@@ -249,11 +249,13 @@ func (c *Claim) finish(e Ending, kind EventKind, shared Verdict) (Verdict, error
 func (c *Claim) settled(kind EventKind, shared Verdict) (Verdict, error) {
 	a, g := &c.attempt, c.guard
 	v := a.Verdict()
-	ours := a.Err() == nil && v.Reason == Finished && v.Held.Nonce == a.next.Nonce
+	// A commit of which nobody knew at first was ours as well.
+	own := v.Held.Nonce == a.next.Nonce || a.bound && v.Held.Nonce == a.unsure
+	ours := a.Err() == nil && own && (v.Reason == Finished || v.Reason == Gone)
 	switch {
 	case errors.Is(a.Err(), ErrNotDone):
 		kind = ReleasedClaim
-	case !ours && (!a.bound || v.Held.Nonce != a.unsure):
+	case !ours:
 		kind = Lost
 	}
 	g.tell(a, kind, c.start, a.Err())
