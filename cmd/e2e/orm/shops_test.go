@@ -77,6 +77,8 @@ func postgresDatabase(t *testing.T) (url string, store *postgres.Store) {
 
 const ordersPostgres = "CREATE TABLE orders (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, item text NOT NULL UNIQUE, amount int NOT NULL DEFAULT 0)"
 
+const emptyPostgres = "TRUNCATE orders RESTART IDENTITY"
+
 func pgxShop(t *testing.T) *shop {
 	url, store := postgresDatabase(t)
 	config, err := pgxpool.ParseConfig(url)
@@ -95,6 +97,10 @@ func pgxShop(t *testing.T) *shop {
 			return scope.Do(ctx, key, fp, func(ctx context.Context, tx pgx.Tx) (semel.Result, error) { return op(ctx, pgxBook{tx}) })
 		},
 		guard: scope.Guard(), store: store, count: counter(t, plain, err),
+		empty: func(ctx context.Context) error {
+			_, err := pool.Exec(ctx, emptyPostgres)
+			return err
+		},
 	}
 }
 
@@ -104,17 +110,29 @@ type sqlScope interface {
 	Do(ctx context.Context, key semel.Key, fp semel.Fingerprint, fn func(ctx context.Context, tx *sql.Tx) (semel.Result, error)) (semel.Answer, error)
 }
 
+// place is a database for it.
+type place struct {
+	store    semel.Store
+	db       *sql.DB
+	count    func(t *testing.T, query string) int
+	emptying string
+}
+
 // overSQL is a shop over a scope of database/sql.
-func overSQL(scope sqlScope, store semel.Store, count func(*testing.T, string) int, write func(ctx context.Context, tx *sql.Tx) book) *shop {
+func overSQL(scope sqlScope, p place, write func(ctx context.Context, tx *sql.Tx) book) *shop {
 	return &shop{
 		do: func(ctx context.Context, key semel.Key, fp semel.Fingerprint, op operation) (semel.Answer, error) {
 			return scope.Do(ctx, key, fp, func(ctx context.Context, tx *sql.Tx) (semel.Result, error) { return op(ctx, write(ctx, tx)) })
 		},
-		guard: scope.Guard(), store: store, count: count,
+		guard: scope.Guard(), store: p.store, count: p.count,
+		empty: func(ctx context.Context) error {
+			_, err := p.db.ExecContext(ctx, p.emptying)
+			return err
+		},
 	}
 }
 
-func postgresSQL(t *testing.T) (*postgres.Store, *sql.DB, *postgres.SQLScope, func(*testing.T, string) int) {
+func postgresSQL(t *testing.T) (*postgres.SQLScope, place) {
 	t.Helper()
 	url, store := postgresDatabase(t)
 	db, err := postgres.OpenDB(url)
@@ -126,33 +144,33 @@ func postgresSQL(t *testing.T) (*postgres.Store, *sql.DB, *postgres.SQLScope, fu
 	scope, err := postgres.NewSQLScope(store, db, postgres.SQLScopeOptions{})
 	fatal(t, err)
 	plain, err := sql.Open("pgx", url)
-	return store, db, scope, counter(t, plain, err)
+	return scope, place{store, db, counter(t, plain, err), emptyPostgres}
 }
 
 func sqlcPostgres(t *testing.T) *shop {
-	store, db, scope, count := postgresSQL(t)
-	q := &sqlQueries{db: db, text: &texts{addOrderPostgres, listItemPostgres, raisePostgres}}
-	return overSQL(scope, store, count, func(_ context.Context, tx *sql.Tx) book { return sqlBook{q.withTx(tx), false} })
+	scope, p := postgresSQL(t)
+	q := &sqlQueries{db: p.db, text: &texts{addOrderPostgres, listItemPostgres, raisePostgres}}
+	return overSQL(scope, p, func(_ context.Context, tx *sql.Tx) book { return sqlBook{q.withTx(tx), false} })
 }
 
 func preparedPostgres(t *testing.T) *shop {
-	store, db, scope, count := postgresSQL(t)
-	q, err := prepare(t.Context(), db, &texts{addOrderPostgres, listItemPostgres, raisePostgres})
+	scope, p := postgresSQL(t)
+	q, err := prepare(t.Context(), p.db, &texts{addOrderPostgres, listItemPostgres, raisePostgres})
 	fatal(t, err)
-	return overSQL(scope, store, count, func(_ context.Context, tx *sql.Tx) book { return sqlBook{q.withTx(tx), false} })
+	return overSQL(scope, p, func(_ context.Context, tx *sql.Tx) book { return sqlBook{q.withTx(tx), false} })
 }
 
 func gormPostgres(t *testing.T) *shop {
-	store, db, scope, count := postgresSQL(t)
-	g := openGorm(t, gormpostgres.New(gormpostgres.Config{Conn: db}), gorm.Config{SkipDefaultTransaction: true})
-	return overSQL(scope, store, count, func(ctx context.Context, tx *sql.Tx) book { return gormBook{in(ctx, g, tx)} })
+	scope, p := postgresSQL(t)
+	g := openGorm(t, gormpostgres.New(gormpostgres.Config{Conn: p.db}), gorm.Config{SkipDefaultTransaction: true})
+	return overSQL(scope, p, func(ctx context.Context, tx *sql.Tx) book { return gormBook{in(ctx, g, tx)} })
 }
 
 // MariaDB.
 
 const ordersMariaDB = "CREATE TABLE orders (id bigint AUTO_INCREMENT PRIMARY KEY, item varchar(50) NOT NULL UNIQUE, amount int NOT NULL DEFAULT 0)"
 
-func mariadbSQL(t *testing.T) (*mysql.Store, *sql.DB, *mysql.Scope, func(*testing.T, string) int) {
+func mariadbSQL(t *testing.T) (*mysql.Scope, place) {
 	t.Helper()
 	server := servers.MariaDB(t)
 	name := databaseName(t)
@@ -170,43 +188,43 @@ func mariadbSQL(t *testing.T) (*mysql.Store, *sql.DB, *mysql.Scope, func(*testin
 	scope, err := mysql.NewScope(store, db, mysql.ScopeOptions{})
 	fatal(t, err)
 	plain, err := mysql.OpenDB(url)
-	return store, db, scope, counter(t, plain, err)
+	return scope, place{store, db, counter(t, plain, err), "TRUNCATE TABLE orders"}
 }
 
 func sqlcMariaDB(t *testing.T) *shop {
-	store, db, scope, count := mariadbSQL(t)
-	q := &sqlQueries{db: db, text: &texts{addOrderMariaDB, listItemMariaDB, raiseMariaDB}}
-	return overSQL(scope, store, count, func(_ context.Context, tx *sql.Tx) book { return sqlBook{q.withTx(tx), true} })
+	scope, p := mariadbSQL(t)
+	q := &sqlQueries{db: p.db, text: &texts{addOrderMariaDB, listItemMariaDB, raiseMariaDB}}
+	return overSQL(scope, p, func(_ context.Context, tx *sql.Tx) book { return sqlBook{q.withTx(tx), true} })
 }
 
 func preparedMariaDB(t *testing.T) *shop {
-	store, db, scope, count := mariadbSQL(t)
-	q, err := prepare(t.Context(), db, &texts{addOrderMariaDB, listItemMariaDB, raiseMariaDB})
+	scope, p := mariadbSQL(t)
+	q, err := prepare(t.Context(), p.db, &texts{addOrderMariaDB, listItemMariaDB, raiseMariaDB})
 	fatal(t, err)
-	return overSQL(scope, store, count, func(_ context.Context, tx *sql.Tx) book { return sqlBook{q.withTx(tx), true} })
+	return overSQL(scope, p, func(_ context.Context, tx *sql.Tx) book { return sqlBook{q.withTx(tx), true} })
 }
 
 func gormMariaDB(t *testing.T) *shop {
-	store, db, scope, count := mariadbSQL(t)
-	g := openGorm(t, gormmysql.New(gormmysql.Config{Conn: db}), gorm.Config{SkipDefaultTransaction: true})
-	return overSQL(scope, store, count, func(ctx context.Context, tx *sql.Tx) book { return gormBook{in(ctx, g, tx)} })
+	scope, p := mariadbSQL(t)
+	g := openGorm(t, gormmysql.New(gormmysql.Config{Conn: p.db}), gorm.Config{SkipDefaultTransaction: true})
+	return overSQL(scope, p, func(ctx context.Context, tx *sql.Tx) book { return gormBook{in(ctx, g, tx)} })
 }
 
 // gormInPlace opens GORM in each operation, over its transaction, with its
 // defaults: it then finds out the server's version, and tries to begin
 // transactions of its own.
 func gormInPlace(t *testing.T) *shop {
-	store, _, scope, count := mariadbSQL(t)
-	return overSQL(scope, store, count, func(_ context.Context, tx *sql.Tx) book {
+	scope, p := mariadbSQL(t)
+	return overSQL(scope, p, func(_ context.Context, tx *sql.Tx) book {
 		return gormBook{openGorm(t, gormmysql.New(gormmysql.Config{Conn: tx}), gorm.Config{TranslateError: true})}
 	})
 }
 
 // gormPrepared has GORM prepare its statements, in the pool and in transactions.
 func gormPrepared(t *testing.T) *shop {
-	store, db, scope, count := mariadbSQL(t)
-	g := openGorm(t, gormmysql.New(gormmysql.Config{Conn: db}), gorm.Config{PrepareStmt: true})
-	return overSQL(scope, store, count, func(ctx context.Context, tx *sql.Tx) book {
+	scope, p := mariadbSQL(t)
+	g := openGorm(t, gormmysql.New(gormmysql.Config{Conn: p.db}), gorm.Config{PrepareStmt: true})
+	return overSQL(scope, p, func(ctx context.Context, tx *sql.Tx) book {
 		return gormBook{in(ctx, g, tx).Session(&gorm.Session{PrepareStmt: true})}
 	})
 }
