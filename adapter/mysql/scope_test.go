@@ -125,19 +125,7 @@ func TestScopeSession(t *testing.T) {
 					}
 				}
 				after("nothing")
-				look := func(ctx context.Context, tx *sql.Tx) error {
-					var got, isolation string
-					if err := tx.QueryRowContext(ctx, settings).Scan(&got); err != nil {
-						return err
-					}
-					time.Sleep(150 * time.Millisecond) // the server reads innodb_trx afresh if nobody has looked for 100 ms
-					err := tx.QueryRowContext(ctx, "SELECT trx_isolation_level FROM information_schema.innodb_trx WHERE trx_mysql_thread_id=CONNECTION_ID()").Scan(&isolation)
-					if err != nil || isolation != name || got != "OFF 7 31" {
-						t.Errorf("inside, optimistic %t: the session has %q and isolation %q, %v; want OFF 7 31 and %q", optimistic, got, isolation, err, name)
-					}
-					return nil
-				}
-				if _, err := s.do("k", order(look)); err != nil {
+				if _, err := s.do("k", order(s.looks(name))); err != nil {
 					t.Fatal(err)
 				}
 				after("a commit")
@@ -172,6 +160,22 @@ func TestScopeSession(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// looks checks the session inside of an operation.
+func (s *shop) looks(isolation string) func(ctx context.Context, tx *sql.Tx) error {
+	return func(ctx context.Context, tx *sql.Tx) error {
+		var got, level string
+		if err := tx.QueryRowContext(ctx, settings).Scan(&got); err != nil {
+			return err
+		}
+		time.Sleep(150 * time.Millisecond) // the server reads innodb_trx afresh if nobody has looked for 100 ms
+		err := tx.QueryRowContext(ctx, "SELECT trx_isolation_level FROM information_schema.innodb_trx WHERE trx_mysql_thread_id=CONNECTION_ID()").Scan(&level)
+		if err != nil || level != isolation || got != "OFF 7 31" {
+			s.Errorf("inside, the session has %q and isolation %q, %v; want OFF 7 31 and %q", got, level, err, isolation)
+		}
+		return nil
 	}
 }
 

@@ -70,8 +70,10 @@ func newBench(t testing.TB, at scopetest.Place, settings scopetest.Settings, lev
 			p.cutNext(when == scopetest.AfterCommit)
 		},
 	}
-	for _, text := range []string{"COMMIT", "commit work", "ROLLBACK", "SELECT 1; COMMIT", "/*!50000 COMMIT*/", "BEGIN", "START TRANSACTION",
-		"SET autocommit=1", "CREATE TABLE mine (n INT)", "TRUNCATE TABLE effect", "LOCK TABLES effect WRITE"} {
+	for _, text := range []string{
+		"COMMIT", "commit work", "ROLLBACK", "SELECT 1; COMMIT", "/*!50000 COMMIT*/", "BEGIN", "START TRANSACTION",
+		"SET autocommit=1", "CREATE TABLE mine (n INT)", "TRUNCATE TABLE effect", "LOCK TABLES effect WRITE",
+	} {
 		b.Ends[text] = func(ctx context.Context) error { return inTx(ctx, text) }
 	}
 	return b
