@@ -38,9 +38,16 @@ type shipper struct {
 }
 
 func newShipper(guard *semel.Guard, pool *pgxpool.Pool, warehouse string) (*shipper, error) {
-	// Fenced: the warehouse takes a key once, so another worker may go on when a
-	// lease ends. Within Wait it does so in the same attempt of River's.
-	policy, err := semel.Policy{Name: "ship", Class: semel.Fenced, Lease: 5 * time.Second, Wait: 10 * time.Second}.Filled()
+	policy, err := semel.Policy{
+		Name: "ship",
+		// The warehouse takes a key once, so another worker may go on when a lease ends.
+		Class: semel.Fenced,
+		Lease: 5 * time.Second,
+		// Longer than the lease: who waits for a dead worker goes on in the same attempt.
+		Wait: 10 * time.Second,
+		// Longer than River's 25 attempts, which take three weeks.
+		Remember: 30 * 24 * time.Hour,
+	}.Filled()
 	client := &http.Client{Transport: &semelhttp.Transport{}, Timeout: 30 * time.Second}
 	return &shipper{guard: guard, policy: policy, pool: pool, warehouse: warehouse, client: client}, err
 }
