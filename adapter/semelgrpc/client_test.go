@@ -256,11 +256,18 @@ func TestGRPCsOwnRetriesAreOff(t *testing.T) {
 		calls++
 		return handler(ctx, req)
 	}
-	r = serve(t, &bank{charge: func(context.Context, string) (string, error) {
+	r = serve(t, &bank{charge: func(_ context.Context, text string) (string, error) {
 		runs.Add(1)
+		if text == "stored" {
+			return "", status.Error(codes.Aborted, "the account was changed meanwhile")
+		}
 		return "", status.Error(codes.Unavailable, "?")
 	}}, semelgrpc.Options{}, nil, outer)
-	if a := ask(t, r.dial(t, grpc.WithDefaultServiceConfig(retrying)), charge, "", "idempotency-key", "k"); a.reason() != semelgrpc.OutcomeUnknown || calls != 1 {
+	cc := r.dial(t, grpc.WithDefaultServiceConfig(retrying))
+	if a := ask(t, cc, charge, "", "idempotency-key", "k"); a.reason() != semelgrpc.OutcomeUnknown || calls != 1 {
+		t.Errorf("got %v after %d calls", a.err, calls)
+	}
+	if a := ask(t, cc, charge, "stored", "idempotency-key", "other"); a.code() != codes.Aborted || calls != 2 {
 		t.Errorf("got %v after %d calls", a.err, calls)
 	}
 }

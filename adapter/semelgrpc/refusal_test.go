@@ -160,6 +160,9 @@ func TestInProgressAndTooMany(t *testing.T) {
 		t.Fatal(a.err)
 	}
 	want{codes.Unavailable, semelgrpc.TooManyInFlight, true, semelhttp.OutcomeNotDone}.check(t, <-inside)
+	if a := ask(t, self, charge, "100", "idempotency-key", "k"); a.text != "charged" {
+		t.Error("the calls before are still counted:", a.err)
+	}
 }
 
 func TestUnknownGoneAndDamaged(t *testing.T) {

@@ -50,24 +50,48 @@ func TestOperationsAndDerivedKeys(t *testing.T) {
 	var runs atomic.Int64
 	b := counted(&runs)
 	b.balance = b.charge
-	cc := serve(t, b, semelgrpc.Options{Methods: map[string]semelgrpc.Method{"/bank.Payments/*": {DeriveKey: true}}}, nil).dial(t)
-	derived := ask(t, cc, charge, "100")
-	for name, c := range map[string]struct {
-		a    told
-		want string
-	}{
-		"the same again":    {ask(t, cc, charge, "100"), "charge 1 of 100"},
-		"another method":    {ask(t, cc, balance, "100"), "charge 2 of 100"},
-		"another tenant":    {ask(t, cc, charge, "100", "x-tenant", "other"), "charge 3 of 100"},
-		"a key of its own":  {ask(t, cc, charge, "100", "idempotency-key", "k"), "charge 4 of 100"},
-		"key, other method": {ask(t, cc, balance, "100", "idempotency-key", "k"), "charge 5 of 100"},
-	} {
-		if derived.text != "charge 1 of 100" || len(c.a.text) != len(c.want) || name == "the same again" && c.a.text != c.want {
-			t.Errorf("%s: got %+v", name, c.a)
+	store := memory.New(memory.Options{})
+	cc := serve(t, b, semelgrpc.Options{Methods: map[string]semelgrpc.Method{"/bank.Payments/*": {DeriveKey: true}}}, store).dial(t)
+	ask(t, cc, charge, "100")
+	records, err := store.List(t.Context(), semel.Filter{State: semel.Done})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var derived string
+	for _, r := range records {
+		if strings.Contains(r.Key.Scope, charge) {
+			derived = r.Key.ID
 		}
 	}
-	if runs.Load() != 5 {
-		t.Errorf("%d runs, want 5", runs.Load())
+	for _, c := range []struct {
+		what, method string
+		pairs        []string
+		want         string
+	}{
+		{"the same again", charge, nil, "charge 1 of 100"},
+		{"another method", balance, nil, "charge 2 of 100"},
+		{"another tenant", charge, []string{"x-tenant", "other"}, "charge 3 of 100"},
+		{"a key of its own", charge, []string{"idempotency-key", "k"}, "charge 4 of 100"},
+		{"the key, another method", balance, []string{"idempotency-key", "k"}, "charge 5 of 100"},
+		{"the derived key, sent", charge, []string{"idempotency-key", derived}, "charge 6 of 100"},
+	} {
+		if a := ask(t, cc, c.method, "100", c.pairs...); a.text != c.want {
+			t.Errorf("%s: got %+v, want %q", c.what, a, c.want)
+		}
+	}
+}
+
+func TestTenantsDoNotMeet(t *testing.T) {
+	cc := serve(t, &bank{charge: func(ctx context.Context, _ string) (string, error) {
+		return "secret of " + metadata.ValueFromIncomingContext(ctx, "x-tenant")[0], nil
+	}}, semelgrpc.Options{}, nil).dial(t)
+	for round := range 2 {
+		for i := range 500 {
+			tenant := fmt.Sprint("tenant ", i)
+			if a := ask(t, cc, charge, "100", "idempotency-key", "k", "x-tenant", tenant); a.text != "secret of "+tenant || a.replayed() != (round > 0) {
+				t.Fatalf("%s got %+v", tenant, a)
+			}
+		}
 	}
 }
 

@@ -67,10 +67,11 @@ func (l *ledger) entries(t *testing.T) (n int) {
 	return n
 }
 
-// undoing undoes the next commits, as a database does with a deadlock's victim.
+// undoing undoes the next commits, or the next statements that fail, as a database
+// does with a deadlock's victim.
 type undoing struct {
 	semel.Store
-	next atomic.Int64
+	next, statements atomic.Int64
 }
 
 func (u *undoing) Unwrap() semel.Store { return u.Store }
@@ -95,6 +96,10 @@ func (u *undone) Commit(ctx context.Context, last semel.Swap) (semel.Reading, er
 		return semel.Reading{}, semel.ErrUndone
 	}
 	return u.Transaction.Commit(ctx, last)
+}
+
+func (u *undone) Undone(err error) bool {
+	return u.u.statements.Add(-1) >= 0 || u.Transaction.Undone(err)
 }
 
 var _ semel.Transactor = (*undoing)(nil)
@@ -193,5 +198,31 @@ func TestUndoneTransactionsRunAgain(t *testing.T) {
 	}
 	if a := ask(t, cc, charge, "100", "idempotency-key", "k"); a.text != "run 3" || !a.replayed() {
 		t.Errorf("got %+v", a)
+	}
+}
+
+// TestAVictimRunsAgain: the handler got the error of a deadlock and passes it on.
+func TestAVictimRunsAgain(t *testing.T) {
+	l := newLedger(t)
+	runs, victims := 0, 2
+	cc := serveGuard(t, &bank{charge: func(ctx context.Context, what string) (string, error) {
+		runs++
+		if err := enter(ctx, what, nil); err != nil {
+			return "", err
+		}
+		if runs <= victims {
+			return "", status.Error(codes.Internal, "deadlock detected")
+		}
+		return fmt.Sprint("run ", runs), nil
+	}}, transactional(), l.guard).dial(t)
+	l.store.statements.Store(2)
+	if a := ask(t, cc, charge, "100", "idempotency-key", "k"); a.text != "run 3" || l.entries(t) != 1 {
+		t.Errorf("got %+v, %d entries", a, l.entries(t))
+	}
+	runs, victims = 0, 100
+	l.store.statements.Store(100)
+	want{codes.Unavailable, semelgrpc.NotCommitted, true, semelhttp.OutcomeNotDone}.check(t, ask(t, cc, charge, "100", "idempotency-key", "other"))
+	if runs != 6 || l.entries(t) != 1 {
+		t.Errorf("%d runs, %d entries", runs, l.entries(t))
 	}
 }
