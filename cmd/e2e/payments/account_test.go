@@ -14,6 +14,7 @@ import (
 // be zero.
 type counts struct {
 	operations, answered, requests, replays, unanswered, again, unknown int
+	left, leftPaid, leftNotDone                                         int
 	charges, declined, postings                                         int
 
 	double   int // operations with more than one effect
@@ -129,7 +130,8 @@ func (c *counts) told(what string, requests []*request) *request {
 	}
 	c.operations++
 	c.find(&c.flips, flip, "%s got two answers that contradict each other", what)
-	c.find(&c.stuck, first == nil, "%s has no result after %d requests", what, len(requests))
+	left := requests != nil && requests[0].kind == payment && leaves(requests[0].customer)
+	c.find(&c.stuck, first == nil && !left, "%s has no result after %d requests", what, len(requests))
 	if first != nil {
 		c.answered++
 	}
@@ -150,7 +152,7 @@ func (c *counts) ordered(b *books, e *evidence, customer int) int64 {
 	}
 	var said struct{ Order int64 }
 	wrong := told != nil && (json.Unmarshal([]byte(told.body), &said) != nil || said.Order != rows[0].ID)
-	c.find(&c.lost, wrong, "%s was answered %v, and is %d", what, told, rows[0].ID)
+	c.find(&c.lost, wrong, "%s was answered with another number than %d", what, rows[0].ID)
 	c.posted(what, b.entries[rows[0].ID], "sales", -amount(customer), 1)
 	return rows[0].ID
 }
@@ -161,6 +163,16 @@ func (c *counts) paid(b *books, e *evidence, customer int, id int64) {
 	what := name(payment, customer)
 	told, k := c.told(what, b.requests[what]), e.kept[what]
 	charges, declined := b.charges[id], b.declined[id]
+	if told == nil && leaves(customer) {
+		c.left++
+		if k.record.State == semel.Done { // who left would be told this
+			c.leftPaid++
+			told = &request{status: k.record.Code}
+		} else {
+			c.leftNotDone++
+			c.find(&c.lost, len(charges)+len(declined) > 0, "%s: its customer has left, the provider has %v %v, and the record is %v", what, charges, declined, k.record.State)
+		}
+	}
 	c.find(&c.double, len(charges) > 1, "%s was charged %d times: %v", what, len(charges), charges)
 	c.find(&c.double, len(declined) > 1, "%s was tried %d times: %v", what, len(declined), declined)
 	want := 0
@@ -218,8 +230,8 @@ func (r *request) code() int {
 // supports.
 func (c *counts) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d operations, %d with a result; %d requests, %d replays, %d unanswered, %d told that it is unknown, %d told to ask again; %d charges, %d declined, %d postings of payments\n",
-		c.operations, c.answered, c.requests, c.replays, c.unanswered, c.unknown, c.again, c.charges, c.declined, c.postings)
+	fmt.Fprintf(&b, "%d operations, %d with a result; %d requests, %d replays, %d unanswered, %d told that it is unknown, %d told to ask again; %d charges, %d declined, %d postings of payments; %d customers left without an answer, of whom %d had paid and %d had not\n",
+		c.operations, c.answered, c.requests, c.replays, c.unanswered, c.unknown, c.again, c.charges, c.declined, c.postings, c.left, c.leftPaid, c.leftNotDone)
 	for _, z := range [...]struct {
 		name string
 		n    int

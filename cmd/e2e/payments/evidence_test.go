@@ -54,8 +54,12 @@ type kept struct {
 	history []semel.Entry // oldest first
 }
 
-// evidence gathers the four logs. What is pending in the store is given the time
-// that INVARIANTS L2 gives it, which began with the call.
+// settledWithin is far beyond what the completers take for what is in doubt: a
+// lease, that of a completer that was killed, and some pauses.
+const settledWithin = 30 * time.Second
+
+// evidence gathers the four logs, once nothing is in doubt any more, or it is
+// too late for that.
 func (s *scene) evidence(customers int) evidence {
 	s.t.Helper()
 	e := evidence{customers: customers, journal: s.market.journal, charges: s.charges()}
@@ -65,7 +69,7 @@ func (s *scene) evidence(customers int) evidence {
 		for _, k := range e.kept {
 			pending = pending || k.record.State == semel.Pending
 		}
-		if !pending || time.Since(healed) > lease+5*time.Second {
+		if !pending || time.Since(healed) > settledWithin {
 			break
 		}
 	}

@@ -17,9 +17,11 @@
 package payments
 
 import (
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"runtime"
 	"strconv"
 	"testing"
 )
@@ -57,6 +59,12 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, "SEMEL_CHAOS_SEED:", err)
 			os.Exit(2)
 		}
+	}
+	// Most of each test is waiting, for servers and for leases.
+	flag.Parse()
+	if err := flag.Set("test.parallel", strconv.Itoa(max(4, runtime.GOMAXPROCS(0)))); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(2)
 	}
 	if scratch, err = os.MkdirTemp("", "semel-payments-"); err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -54,6 +54,9 @@ func card(customer int) string {
 	return "card_good"
 }
 
+// leaves tells that a customer sends a payment once, hangs up and never comes back.
+func leaves(customer int) bool { return customer%8 == 3 }
+
 // key is an operation's. Two tenants use the same ones.
 func key(k kind, customer int) string { return fmt.Sprintf("%s-%04d", k, customer/2) }
 
@@ -124,6 +127,10 @@ func (m *market) run(ctx context.Context, customers int, over <-chan struct{}) (
 				if json.Unmarshal([]byte(ordered.body), &said) == nil {
 					paid.order = said.Order
 				}
+				if leaves(customer) {
+					m.sendAndLeave(ctx, &paid)
+					return
+				}
 				if m.until(ctx, &paid) {
 					return
 				}
@@ -167,6 +174,14 @@ func (m *market) until(ctx context.Context, ask *request) bool {
 		}
 	}
 	return true
+}
+
+// sendAndLeave makes one request and does not wait for the answer.
+func (m *market) sendAndLeave(ctx context.Context, r *request) {
+	n := r.customer / 8
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(2+n%20)*time.Millisecond)
+	defer cancel()
+	m.send(ctx, r, m.urls[n%len(m.urls)])
 }
 
 // send makes one request and writes it into the journal. A request whose ctx

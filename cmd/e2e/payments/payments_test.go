@@ -164,8 +164,8 @@ func TestPayments(t *testing.T) {
 	if c.bad() > 0 {
 		t.Errorf("found:\n%s\n%s", strings.Join(c.findings, "\n"), s.shops[0].process.Output())
 	}
-	if o.at["at random"] != sizes.kills || o.at["PostgreSQL"] != sizes.servers || c.replays < c.operations/2 || c.unknown == 0 {
-		t.Errorf("the run proves too little: %v, %d replays, %d told that it is unknown", o.at, c.replays, c.unknown)
+	if o.at["at random"] != sizes.kills || o.at["PostgreSQL"] != sizes.servers || c.replays < c.operations/2 || c.unknown == 0 || c.leftPaid == 0 {
+		t.Errorf("the run proves too little: %v, %d replays, %d told that it is unknown, %d left and had paid", o.at, c.replays, c.unknown, c.leftPaid)
 	}
 	for _, point := range names() {
 		if o.at[point] < sizes.rounds {

@@ -14,7 +14,7 @@ func planted(t *testing.T, e evidence) {
 	if t.Failed() {
 		return
 	}
-	paid := slices.IndexFunc(e.journal, func(r request) bool { return r.kind == payment && r.replayed && r.status == 201 })
+	paid := slices.IndexFunc(e.journal, func(r request) bool { return r.kind == payment && r.replayed && r.status == 201 && !leaves(r.customer) })
 	if paid < 0 {
 		t.Fatal("no payment was replayed")
 	}
@@ -68,6 +68,7 @@ func planted(t *testing.T, e evidence) {
 // TestBrokenShopsAreFound makes one mistake at a time in the shop, and kills it
 // where that mistake shows. The account must find what came of it.
 func TestBrokenShopsAreFound(t *testing.T) {
+	t.Parallel()
 	for _, broken := range []struct {
 		mistake string
 		changes []change
@@ -91,7 +92,7 @@ func TestBrokenShopsAreFound(t *testing.T) {
 		t.Run(broken.point, func(t *testing.T) {
 			t.Parallel()
 			s := newScene(t, build(t, broken.point, broken.changes...), 2)
-			c, o, _ := s.run(size{customers: 40}, []string{broken.point, broken.point})
+			c, o, _ := s.run(size{customers: 30}, []string{broken.point})
 			if c.double+c.lost == 0 {
 				t.Errorf("%s: killed %v, and nothing was found", broken.mistake, o.at)
 			}

@@ -91,7 +91,10 @@ func run(ctx context.Context, s settings) error {
 	if err != nil {
 		return err
 	}
-	completer, err = resolve.New(guard, resolve.Options{Policies: []*semel.Policy{&payments}, Every: s.every})
+	completer, err = resolve.New(guard, resolve.Options{
+		Policies: []*semel.Policy{&payments}, Every: s.every,
+		Observe: func(e resolve.Event) { log.Printf("in doubt: %s %v %s", e.Key.ID, e.Kind, e.Why) },
+	})
 	if err != nil {
 		return err
 	}

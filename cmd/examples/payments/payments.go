@@ -65,9 +65,9 @@ func failed(w http.ResponseWriter, err error) {
 	http.Error(w, "nothing was charged; send it again", http.StatusServiceUnavailable)
 }
 
-// settle writes what the provider said into the ledger and gives the answer.
-// The ledger's key is the charge itself, so whoever comes here first, the handler
-// or resolve, writes it, and nobody does it twice.
+// settle writes what the provider said into the ledger, in a transaction, and
+// gives the answer. The transaction's key is the charge itself: whoever comes here
+// first, the handler or resolve, writes it, and nobody does it twice.
 func (s *shop) settle(ctx context.Context, said []byte) (semelhttp.Answer, error) {
 	var c charge
 	if err := json.Unmarshal(said, &c); err != nil {
@@ -94,12 +94,12 @@ func (s *shop) resolve(ctx context.Context, u semel.Unresolved) (semel.Settlemen
 	case err != nil:
 		return semel.Settlement{}, err
 	case said == nil:
-		return semel.Settlement{State: semel.Released, Who: "shop", Why: "the provider has no charge with the key " + u.DerivedKey("charge")}, nil
+		return semel.Settlement{State: semel.Released, Why: "the provider has no charge with the key " + u.DerivedKey("charge")}, nil
 	}
 	answered, err := s.settle(ctx, said)
 	if err != nil {
 		return semel.Settlement{}, err
 	}
 	result, err := answered.Result()
-	return semel.Settlement{State: semel.Done, Result: result, Who: "shop", Why: "the provider has it: " + string(said)}, err
+	return semel.Settlement{State: semel.Done, Result: result, Why: "the provider has it: " + string(said)}, err
 }
