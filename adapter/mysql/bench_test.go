@@ -3,6 +3,7 @@ package mysql_test
 import (
 	"context"
 	"crypto/sha256"
+	"database/sql"
 	"encoding/binary"
 	"fmt"
 	"slices"
@@ -113,6 +114,52 @@ func BenchmarkPair(b *testing.B) {
 			}
 			slices.Sort(ratios)
 			b.ReportMetric(ratios[len(ratios)/2], "semel/plain")
+		})
+	}
+}
+
+// BenchmarkScope measures an operation of one INSERT in a scope against the same
+// INSERT between BEGIN and COMMIT: alternating rounds of a second. Run it with
+// -benchtime 1x; it prints the rounds.
+func BenchmarkScope(b *testing.B) {
+	const insert = "INSERT INTO orders (what) VALUES ('tea')"
+	result := slices.Repeat([]byte("receipt "), 19)
+	for _, callers := range []int{1, 16} {
+		b.Run(fmt.Sprint(callers, "-callers"), func(b *testing.B) {
+			s := newShop(b, mysql.ScopeOptions{})
+			s.db = appDB(b, s.url)
+			s.db.SetMaxIdleConns(16)
+			scopes := []*mysql.Scope{s.open(mysql.ScopeOptions{}), s.open(mysql.ScopeOptions{Policy: semel.Policy{Optimistic: true}})}
+			bare := func(uint64) error {
+				tx, err := s.db.Begin()
+				if err != nil {
+					return err
+				}
+				if _, err := tx.Exec(insert); err != nil {
+					return err
+				}
+				return tx.Commit()
+			}
+			var ratios [2][]float64
+			for range 5 * b.N {
+				p := round(b, callers, bare)
+				for i, scope := range scopes {
+					q := round(b, callers, func(n uint64) error {
+						key := semel.Key{Scope: "tenant|alice|POST /orders", ID: fmt.Sprint(n)}
+						_, err := scope.Do(context.Background(), key, semel.Fingerprint{}, func(ctx context.Context, tx *sql.Tx) (semel.Result, error) {
+							_, err := tx.ExecContext(ctx, insert)
+							return semel.Result{Code: 201, Data: result}, err
+						})
+						return err
+					})
+					b.Logf("bare %.0f/s, scope %.0f/s: %.2f (optimistic %t)", p, q, q/p, i == 1)
+					ratios[i] = append(ratios[i], q/p)
+				}
+			}
+			for i, unit := range []string{"claim/bare", "optimistic/bare"} {
+				slices.Sort(ratios[i])
+				b.ReportMetric(ratios[i][len(ratios[i])/2], unit)
+			}
 		})
 	}
 }

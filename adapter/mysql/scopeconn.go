@@ -112,8 +112,9 @@ type appConn struct {
 	// level is the isolation that the connection begins transactions with.
 	level string
 	// scoped: a scope's transaction has the connection. It is open once the server
-	// knows of it, and then the session's autocommit is off.
-	scoped, open bool
+	// knows of it, and then the session's autocommit is off. claimed: its key is taken
+	// before the operation runs.
+	scoped, open, claimed bool
 }
 
 // ExecContext is part of driver.ExecerContext.

@@ -110,9 +110,10 @@ func (t *script) lock(digest *semel.Digest) *script {
 	return t.add("SELECT 1 FROM ").add(t.in).add("semel_record WHERE digest=").bytes(digest[:]).add(" FOR UPDATE NOWAIT;")
 }
 
-// begin adds what begins a scope's transaction, which waits this long for locks.
-func (d *dialect) begin(t *script, c *appConn) *script {
-	t.add("SET " + takeWait).number(d.wait)
+// begin adds what begins a scope's transaction, which waits this long for locks,
+// unless one of the assignments in front fails: then none of them is made.
+func (d *dialect) begin(t *script, c *appConn, front string) *script {
+	t.add("SET " + front + "@semel_at=").add(d.engine.now()).add("," + takeWait).number(d.wait)
 	if c.session.facts.mariadb() {
 		t.add(takeIdle).number(d.idle)
 	}
@@ -200,13 +201,13 @@ func (d *dialect) Begin(ctx context.Context, conn *sqltx.Conn, digest semel.Dige
 	if err != nil {
 		return semel.Reading{}, err
 	}
-	c.scoped = true
+	c.scoped, c.claimed = true, first != nil
 	if first != nil {
 		return d.take(ctx, c, first)
 	}
 	c.open = true
 	t := d.script().add(committed).get(d.engine, &digest).add(";")
-	return d.read(ctx, c, &digest, d.begin(t, c).add("SET "+giveWait))
+	return d.read(ctx, c, &digest, d.begin(t, c, "").add("SET "+giveWait))
 }
 
 // CompareAndSwap is part of sqltx.Dialect. A scope calls it before the operation
@@ -292,15 +293,14 @@ func (d *dialect) send(ctx context.Context, c *appConn, j *job, ep *epoch) (ther
 	t := d.script()
 	if j.old.IsZero() {
 		t.add(dirty+"SELECT 1 FROM ").add(t.in).add("semel_record WHERE digest=").bytes(j.next.Digest[:]).add(";SET @semel_found=FOUND_ROWS();"+committed).
-			get(d.engine, &j.next.Digest).add(" AND r.digest IS NOT NULL;SET @semel_none=EXP(999*(FOUND_ROWS()+@semel_found)),@semel_at=").add(d.engine.now()).add(";")
+			get(d.engine, &j.next.Digest).add(" AND r.digest IS NOT NULL;")
 		ask := ""
 		if d.levelOf(c) != serializable {
 			ask = plainRead
 		}
-		d.begin(t, c).write(j, ep, ask)
+		d.begin(t, c, "@semel_none=EXP(999*(FOUND_ROWS()+@semel_found)),").write(j, ep, ask)
 	} else {
-		t.add("SET @semel_at=").add(d.engine.now()).add(";")
-		d.begin(t, c).lock(&j.next.Digest).write(j, ep, "")
+		d.begin(t, c, "").lock(&j.next.Digest).write(j, ep, "")
 	}
 	err = c.session.each(ctx, string(t.add("SET "+giveWait).b), func(_ int, values []driver.Value) {
 		if len(values) == 1 {
@@ -328,9 +328,11 @@ func (d *dialect) Commit(ctx context.Context, conn *sqltx.Conn, last semel.Swap)
 		if err != nil {
 			return semel.Reading{}, errors.Join(semel.ErrNotDone, err)
 		}
-		t := d.script().add("SET @semel_at=").add(d.engine.now()).add("," + takeWait).number(d.wait).add(";")
-		if last.Old.IsZero() {
-			t.add("SAVEPOINT " + lastPoint + ";")
+		t := d.script().add("SET @semel_at=").add(d.engine.now())
+		if c.claimed {
+			t.add(";") // the row is ours already
+		} else {
+			t.add("," + takeWait).number(d.wait).add(";SAVEPOINT " + lastPoint + ";")
 		}
 		t.write(j, ep, lockRead).add("RELEASE SAVEPOINT " + savepoint + ";COMMIT;").over(c)
 		var a answer
