@@ -280,3 +280,40 @@ func TestResolversThatAreRefused(t *testing.T) {
 		}
 	}
 }
+
+// FuzzTemplate: whatever a client sends, its value stays one part of the path, or
+// one value of the query.
+func FuzzTemplate(f *testing.F) {
+	for _, value := range []string{"a", "..", ".", "a/b", `a\b`, "%2f", "%", "?x=1", "#", "a;b", "ö", "\x00", "a&b=c", " ", "{key}", "\xff"} {
+		f.Add(value)
+	}
+	f.Fuzz(func(t *testing.T, value string) {
+		for text, place := range map[string]func(*url.URL) (string, bool){
+			"/by/{body.id}/end": func(u *url.URL) (string, bool) {
+				parts := strings.Split(u.EscapedPath(), "/")
+				part, err := url.PathUnescape(parts[min(2, len(parts)-1)])
+				return part, err == nil && len(parts) == 4 && u.RawQuery == "" && part != ".." && part != "."
+			},
+			"/by?id={body.id}&end=1": func(u *url.URL) (string, bool) {
+				query, err := url.ParseQuery(u.RawQuery)
+				return query.Get("id"), err == nil && len(query) == 2 && query.Get("end") == "1" && u.Path == "/by"
+			},
+		} {
+			template, err := parseTemplate(text, false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			path, err := template.fill(map[string]string{"body.id": value})
+			if err != nil {
+				continue
+			}
+			u, err := url.Parse("http://upstream" + path)
+			if err != nil {
+				t.Fatalf("%q gives %q: %v", value, path, err)
+			}
+			if got, ok := place(u); !ok || got != value || u.Host != "upstream" || u.Fragment != "" {
+				t.Errorf("%q gives %q, which has %q there", value, path, got)
+			}
+		}
+	})
+}
