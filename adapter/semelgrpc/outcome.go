@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strconv"
 
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/semelhq/semel"
@@ -45,8 +46,15 @@ func (e *SendError) Error() string {
 	return "semelgrpc: " + text + " (" + attempts + "): " + e.Err.Error()
 }
 
-// GRPCStatus gives the status of the last attempt.
-func (e *SendError) GRPCStatus() *status.Status { return toStatus(e.Err) }
+// GRPCStatus gives the status of the last attempt. A call that was not made for its
+// key's sake has INVALID_ARGUMENT.
+func (e *SendError) GRPCStatus() *status.Status {
+	st := toStatus(e.Err)
+	if e.Attempts == 0 && st.Code() == codes.Unknown {
+		return status.New(codes.InvalidArgument, st.Message())
+	}
+	return st
+}
 
 // Unwrap gives the cause and the root package's errors for outcome and reason.
 func (e *SendError) Unwrap() []error {
