@@ -40,7 +40,9 @@ func benches(largest uint64) []bench {
 	return []bench{
 		{"p8", handler.Run},
 		{"p9", sqlite.Run},
+		{"p1", postgres.Scopes},
 		{"p3", postgres.Run},
+		{"p13", postgres.Steps},
 		{"p6", redis.Fresh},
 		{"p7", redis.Pairs},
 		{"p10", proxy.Memory},

@@ -1,5 +1,5 @@
-// Package postgres measures the PostgreSQL store: claim and complete with its
-// journal against two plain autocommitted statements without one (P3, P4), and
+// Package postgres measures the PostgreSQL store: transaction scopes (P1, P2),
+// claim and complete with its journal against two plain autocommitted statements without one (P3, P4), and
 // replays over HTTP against a bare handler (P5). The server is a private one on
 // this machine, with its usual durability. Only the bench command imports it.
 package postgres
