@@ -188,6 +188,8 @@ func TestUpstreamTellsWhatBecameOfIt(t *testing.T) {
 			t.Errorf("%s: asked again: %v, want the same as %v", c.key, again, first)
 		}
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if l.runs["after"] != 1 || l.runs["before"] != 2 {
 		t.Errorf("runs: %v", l.runs)
 	}
@@ -229,6 +231,8 @@ func TestUpstreamThatDoesNotKnow(t *testing.T) {
 				time.Sleep(5 * time.Millisecond)
 			}
 			a := d.ask(t, "POST", "/charges", "k", "before", "X-Tenant", "a")
+			l.mu.Lock()
+			defer l.mu.Unlock()
 			if !strings.Contains(d.logs.String(), c.log) || a.kind() != semelhttp.OutcomeUnknownKind || l.runs["k"] != 1 {
 				t.Errorf("got %v after %d runs, and the log\n%s", a, l.runs["k"], d.logs)
 			}
@@ -244,10 +248,14 @@ func TestDerivedKeyIsNotTheClients(t *testing.T) {
 	l := newLedger()
 	d := resolving(t, l, nil)
 	d.ask(t, "POST", "/charges", "", "x", "X-Tenant", "a", "Semel-Derived-Key", "forged")
+	l.mu.Lock()
 	if len(l.keys) != 1 || l.keys[0] != "" {
 		t.Errorf("without a key the upstream got %q", l.keys)
 	}
+	l.mu.Unlock()
 	d.ask(t, "POST", "/charges", "k", "after", "X-Tenant", "a", "Semel-Derived-Key", "forged")
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if _, forged := l.charged["forged"]; forged || len(l.charged) != 1 {
 		t.Errorf("charged under %v", l.charged)
 	}

@@ -175,6 +175,11 @@ func TestEachEndsInOneAnswer(t *testing.T) {
 	close(next)
 	clients.Wait()
 	double, lost, flip, stuck := 0, 0, 0, 0
+	charged := func(id string) (charges []string, runs int) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.charges[id], s.runs[id]
+	}
 	for i, a := range answers {
 		o := order{fmt.Sprintf("order-%d", i), modes[i%len(modes)]}
 		if a.status != http.StatusCreated {
@@ -188,10 +193,10 @@ func TestEachEndsInOneAnswer(t *testing.T) {
 				t.Errorf("%s (%s): first %s, then %s, replayed %v", o.ID, o.Mode, a.text, again.text, again.replayed)
 			}
 		}
-		switch charges := s.charges[o.ID]; {
+		switch charges, runs := charged(o.ID); {
 		case len(charges) > 1:
 			double++
-			t.Errorf("%s (%s): charged %d times in %d runs", o.ID, o.Mode, len(charges), s.runs[o.ID])
+			t.Errorf("%s (%s): charged %d times in %d runs", o.ID, o.Mode, len(charges), runs)
 		case len(charges) == 0 || !strings.Contains(a.text, charges[0]):
 			lost++
 			t.Errorf("%s (%s): answered %s, and the ledger has %v", o.ID, o.Mode, a.text, charges)
