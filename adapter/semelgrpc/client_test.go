@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"strings"
 	"sync"
@@ -71,6 +72,61 @@ func TestLostAnswersAreAskedForAgain(t *testing.T) {
 	}
 	if runs.Load() != 5 || calls.Load() != 15 {
 		t.Errorf("%d runs, %d calls", runs.Load(), calls.Load())
+	}
+}
+
+// TestCutsAtAnyTime: every connection breaks again and again, before and after calls
+// have run; each operation runs once, and its client learns what came of it.
+func TestCutsAtAnyTime(t *testing.T) {
+	var mu sync.Mutex
+	chance := rand.New(rand.NewPCG(1, 2))
+	runs := map[string]int{}
+	cuts := 0
+	var r *running
+	maybe := func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if chance.IntN(3) == 0 {
+			cuts++
+			r.cut()
+		}
+	}
+	lossy := func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+		maybe()
+		resp, err := handler(ctx, req)
+		maybe()
+		return resp, err
+	}
+	r = serve(t, &bank{charge: func(_ context.Context, order string) (string, error) {
+		maybe()
+		mu.Lock()
+		defer mu.Unlock()
+		runs[order]++
+		return "charged " + order, nil
+	}}, semelgrpc.Options{}, nil, lossy)
+	client := quick()
+	client.MaxAttempts, client.BackoffCap = 200, 5*time.Millisecond
+	cc := r.dial(t, grpc.WithChainUnaryInterceptor(client.Unary))
+	const workers, each = 4, 25
+	var all sync.WaitGroup
+	for w := range workers {
+		all.Go(func() {
+			for i := range each {
+				order := fmt.Sprint(w, ".", i)
+				if a := ask(t, cc, charge, order); a.text != "charged "+order {
+					t.Errorf("%s: got %+v", order, a)
+				}
+			}
+		})
+	}
+	all.Wait()
+	for order, n := range runs {
+		if n != 1 {
+			t.Errorf("%s ran %d times", order, n)
+		}
+	}
+	if len(runs) != workers*each || cuts < workers*each/2 {
+		t.Errorf("%d operations ran, %d cuts", len(runs), cuts)
 	}
 }
 

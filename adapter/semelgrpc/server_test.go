@@ -229,11 +229,10 @@ func TestCodes(t *testing.T) {
 func TestPanicIsAnOutcome(t *testing.T) {
 	var runs, panics atomic.Int64
 	cc := serve(t, &bank{
-		charge:  func(context.Context, string) (string, error) { runs.Add(1); panic("secret") },
-		balance: func(context.Context, string) (string, error) { runs.Add(1); runtime.Goexit(); return "", nil },
+		charge: func(context.Context, string) (string, error) { runs.Add(1); panic("secret") },
 	}, semelgrpc.Options{
 		Panicked: func(context.Context, string, any, []byte) { panics.Add(1) },
-		Methods:  map[string]semelgrpc.Method{charge: {NotDone: []codes.Code{codes.Internal}}, balance: {}},
+		Methods:  map[string]semelgrpc.Method{charge: {NotDone: []codes.Code{codes.Internal}}},
 	}, nil).dial(t)
 	for i := range 2 {
 		a := ask(t, cc, charge, "", "idempotency-key", "k")
@@ -246,6 +245,24 @@ func TestPanicIsAnOutcome(t *testing.T) {
 	}
 	if runs.Load() != 1 || panics.Load() != 1 {
 		t.Error(runs.Load(), panics.Load())
+	}
+}
+
+// A handler that ends its goroutine gives no answer at all, and gRPC none either.
+func TestHandlerThatEndsItsGoroutine(t *testing.T) {
+	runs := 0
+	ctx, cancel := context.WithCancel(t.Context())
+	cc := serve(t, &bank{charge: func(context.Context, string) (string, error) {
+		runs++
+		defer cancel() // the client would wait for ever
+		runtime.Goexit()
+		return "", nil
+	}}, semelgrpc.Options{}, nil).dial(t)
+	if a := askUnder(ctx, cc, charge, "", "idempotency-key", "k"); a.code() != codes.Canceled {
+		t.Fatal(a.err)
+	}
+	if a := ask(t, cc, charge, "", "idempotency-key", "k"); a.reason() != semelgrpc.OutcomeUnknown || runs != 1 {
+		t.Errorf("got %v after %d runs", a.err, runs)
 	}
 }
 
