@@ -135,6 +135,13 @@ func (s *service) tell(w http.ResponseWriter, key string) {
 	answer(w, http.StatusOK, charge)
 }
 
+// charged gives the charges of an order, and how often it came.
+func (s *service) charged(id string) (charges []string, runs int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.charges[id], s.runs[id]
+}
+
 func answer(w http.ResponseWriter, status int, charge string) {
 	w.Header().Set("Location", "/charges/"+charge)
 	w.Header().Set("Content-Type", "application/json")

@@ -175,11 +175,6 @@ func TestEachEndsInOneAnswer(t *testing.T) {
 	close(next)
 	clients.Wait()
 	double, lost, flip, stuck := 0, 0, 0, 0
-	charged := func(id string) (charges []string, runs int) {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return s.charges[id], s.runs[id]
-	}
 	for i, a := range answers {
 		o := order{fmt.Sprintf("order-%d", i), modes[i%len(modes)]}
 		if a.status != http.StatusCreated {
@@ -193,7 +188,7 @@ func TestEachEndsInOneAnswer(t *testing.T) {
 				t.Errorf("%s (%s): first %s, then %s, replayed %v", o.ID, o.Mode, a.text, again.text, again.replayed)
 			}
 		}
-		switch charges, runs := charged(o.ID); {
+		switch charges, runs := s.charged(o.ID); {
 		case len(charges) > 1:
 			double++
 			t.Errorf("%s (%s): charged %d times in %d runs", o.ID, o.Mode, len(charges), runs)
