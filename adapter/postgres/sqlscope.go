@@ -240,6 +240,9 @@ func (d *dialect) Get(ctx context.Context, c *sqltx.Conn, digest semel.Digest) (
 
 // CompareAndSwap is part of sqltx.Dialect.
 func (d *dialect) CompareAndSwap(ctx context.Context, c *sqltx.Conn, old semel.Version, next semel.Record) (semel.Reading, error) {
+	if status := d.bind(c).conn.PgConn().TxStatus(); d.begin == "" && status != 'T' {
+		return semel.Reading{}, fmt.Errorf("%w: postgres: the transaction has failed or ended already: the server says %q, want T", semel.ErrRejected, status)
+	}
 	r, err := d.swap(ctx, d.bind(c), "", old, &next)
 	if d.begin != "" || !errors.Is(err, errOther) {
 		return r, err

@@ -150,6 +150,34 @@ func TestSQLScopeRefused(t *testing.T) {
 	}
 }
 
+// TestSQLInEnded: a COMMIT as text, in a transaction of the caller's own, is not
+// noticed before a key is in it; then it is.
+func TestSQLInEnded(t *testing.T) {
+	url := servers.Postgres(t).URL("postgres")
+	store := opened(t, url, "sqlended", postgres.Options{MaxConns: 2})
+	db := openedDB(t, url)
+	guard, err := semel.NewGuard(store, semel.Options{})
+	must(t, err)
+	policy, err := semel.Policy{Class: semel.Transactional}.Filled()
+	must(t, err)
+	tx, err := db.Begin()
+	must(t, err)
+	defer func() { _ = tx.Rollback() }()
+	_, err = tx.Exec("COMMIT")
+	must(t, err)
+	ask := semel.Ask{Key: semel.Key{Scope: "tenant", ID: "ended"}, Policy: &policy}
+	_, err = guard.Within(t.Context(), postgres.SQLIn(store, tx), ask, func(context.Context) (semel.Result, error) {
+		t.Error("the operation ran")
+		return semel.Result{}, nil
+	})
+	if !errors.Is(err, semel.ErrRejected) {
+		t.Errorf("%v, want %v", err, semel.ErrRejected)
+	}
+	if r, err := store.Get(t.Context(), guard.Digest(ask.Key)); err != nil || r.Record.Held() {
+		t.Errorf("held: %+v, %v", r.Record, err)
+	}
+}
+
 // TestSQLScopeWire: over database/sql, too, the scope adds no round trip to BEGIN
 // and COMMIT.
 func TestSQLScopeWire(t *testing.T) {

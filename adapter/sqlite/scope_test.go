@@ -158,6 +158,17 @@ func fails() map[string]struct {
 			_ = tx.QueryRowContext(ctx, "INSERT INTO orders (what) VALUES ('tea') RETURNING id").Scan(&n)
 			return nil
 		}), "UNIQUE constraint failed"},
+		"a later row of a query": {after(func(ctx context.Context, tx *sql.Tx) error {
+			rows, err := tx.QueryContext(ctx, "SELECT abs(x) FROM (SELECT 1 AS x UNION ALL SELECT -9223372036854775808)")
+			if err != nil {
+				return err
+			}
+			defer rows.Close()
+			for rows.Next() {
+			}
+			_ = rows.Err()
+			return nil
+		}), "integer overflow"},
 		"a context that ended": {after(func(ctx context.Context, tx *sql.Tx) error {
 			ctx, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
 			defer cancel()
@@ -369,6 +380,15 @@ func TestIn(t *testing.T) {
 func TestInRefused(t *testing.T) {
 	s := newShop(t, sqlite.ScopeOptions{})
 	tx := begin(t, s.db)
+	if _, err := tx.Exec("COMMIT"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.within(tx, order); !errors.Is(err, semel.ErrRejected) {
+		t.Errorf("a transaction that SQL has ended: %v", err)
+	}
+	s.absent(t)
+	_ = tx.Rollback()
+	tx = begin(t, s.db)
 	_ = tx.Rollback()
 	if _, err := s.within(tx, order); !errors.Is(err, sql.ErrTxDone) {
 		t.Errorf("an ended transaction: %v", err)
