@@ -182,23 +182,26 @@ func (w *world) settle(k *key) {
 		if c.err != nil || !r.Held() {
 			return
 		}
-		if !r.InDoubt(c.reading.Now) && (w.planted.settlesAnything == nil || !w.planted.settlesAnything(&r)) {
+		held := c.reading
+		if w.planted.settlesAnything != nil && w.planted.settlesAnything(&r) {
+			held.Now = r.Expires()
+		}
+		if !r.InDoubt(held.Now) {
 			return
 		}
-		old, era := r.Version, k.truth.era()
-		next := r
-		next.Nonce, next.TTL, next.Owner = w.nonce(), k.policy.Remember, "operator"
-		if k.timed {
-			next.TTL += 10 * time.Minute // as long as the key is accepted, by the fastest clock
-		}
-		switch a := era.effector(); {
+		old, nonce := r.Version, w.nonce()
+		s := semel.Settlement{State: semel.Released, Version: old, Who: "operator", Why: "the ledger"}
+		switch a := k.truth.era().effector(); {
 		case a != nil:
-			next.State, next.Code, next.Replay = semel.Done, 201, k.policy.Replay
-			next.Result = fmt.Appendf(nil, "%s 201 by %d", k.label(), a.number)
+			s.State = semel.Done
+			s.Result = semel.Result{Code: 201, Data: fmt.Appendf(nil, "%s 201 by %d", k.label(), a.number)}
 		case !w.healed && w.dice.oneIn(4):
 			return // not even the operator knows
-		default:
-			next.State = semel.Released
+		}
+		next, err := semel.Settle(held, s, k.policy, nonce)
+		if err != nil {
+			w.fail("S5", "key %d: what is in doubt was not settled: %v", k.number, err)
+			return
 		}
 		w.note(noteSettle, nil, k, int64(next.State), int64(old.Counter))
 		w.dispatch(&call{key: k, role: settles, swap: semel.Swap{Old: old, Next: next}, back: func(*call) {}})
