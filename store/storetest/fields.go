@@ -45,7 +45,24 @@ func fieldChecks() []check {
 	add("scope and ID are not exchanged", func(r *semel.Record) { r.Key = semel.Key{Scope: "only a scope"} })
 	add("ID and owner are not exchanged", func(r *semel.Record) { r.Key, r.Owner = semel.Key{ID: "only an id"}, "" })
 	add("a bare record", func(r *semel.Record) { *r = semel.Record{Digest: r.Digest, State: semel.Pending} })
-	return checks
+	return append(checks, check{"result of a pending record, over its renewals", 0, memoKept})
+}
+
+// memoKept: what a pending record has for whoever must find out later how its
+// operation ended stays with it, and gives way to the answer.
+func memoKept(e *env) {
+	next := e.pending("k")
+	next.Result = []byte("\x06chargeGET /charges/7\x00")
+	held := e.insert(next)
+	e.holds(held)
+	for range 2 {
+		held = e.over(e.renewed(held))
+		e.holds(held)
+		e.refuse(semel.Version{}, e.pending("k"), held)
+	}
+	held = e.over(expired(held))
+	e.holds(held)
+	e.holds(e.over(e.done(held, "receipt")))
 }
 
 // fieldKept inserts a record, reads it, meets it in a conflict, and writes it

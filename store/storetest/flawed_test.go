@@ -226,6 +226,10 @@ func (s *plain) spoil(held semel.Record, next *semel.Record) {
 		next.Result = next.Result[:min(len(next.Result), 64<<10)]
 	case "cuts a result at a zero byte":
 		next.Result, _, _ = bytes.Cut(next.Result, []byte{0})
+	case "keeps no result while pending":
+		if next.State == semel.Pending {
+			next.Result = nil
+		}
 	case "keeps the old result where there is none":
 		if len(next.Result) == 0 {
 			next.Result = held.Result

@@ -28,6 +28,7 @@ func listChecks() []check {
 		{"by a scope with odd bytes", 0, func(e *env) { listOdd(e, func(k semel.Key) semel.Filter { return semel.Filter{Scope: k.Scope} }) }},
 		{"by a pattern finds the pattern only", 0, listPattern},
 		{"in doubt by the store's clock", 0, listInDoubtLater},
+		{"in doubt, with what tells how to resolve it", 0, listMemo},
 		{"page by page", 0, listPages},
 		{"page by page, filtered", 0, listPagesFiltered},
 		{"after the last is nothing", 0, listAfterLast},
@@ -43,6 +44,13 @@ func listChecks() []check {
 		checks[i].needs |= Lists
 	}
 	return checks
+}
+
+// listMemo: a resolver is chosen by what the list shows.
+func listMemo(e *env) {
+	next := expired(e.pending("k"))
+	next.Result = []byte("\x06chargeGET /charges/7")
+	e.lists(semel.Filter{InDoubt: true}, e.insert(next))
 }
 
 // ordered checks that digests strictly grow.

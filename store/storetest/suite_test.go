@@ -18,6 +18,8 @@ func TestFlaws(t *testing.T) {
 		{"versions restart when a record is forgotten", "version/a dead owner cannot complete its heir's claim"},
 		{"versions restart when a record is forgotten", "version/grows after a done record was forgotten"},
 		{"versions restart when a record is forgotten", "batch/a forgotten key comes again with a greater version"},
+		{"keeps no result while pending", "fields/result of a pending record, over its renewals"},
+		{"keeps no result while pending", "list/in doubt, with what tells how to resolve it"},
 		{"the same version twice", "version/grows over 100 writes"},
 		{"the caller's version", "swap/ignores the version that the caller fills in"},
 		{"the caller's version", "insert/ignores the version that the caller fills in"},
