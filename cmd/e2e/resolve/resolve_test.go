@@ -260,7 +260,11 @@ func TestKeysOfACrashAreFound(t *testing.T) {
 	if a := s.post("/patient", o); a.status != http.StatusCreated || !a.replayed || s.runs[o.ID] != 1 {
 		t.Errorf("the retry got %s, replayed %v, after %d runs", a.text, a.replayed, s.runs[o.ID])
 	}
-	if !strings.Contains(s.Process.Output(), `"settled":"done"`) {
+	const line = `"settled":"done"` // comes after the settlement
+	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(s.Process.Output(), line) && time.Now().Before(deadline); {
+		time.Sleep(5 * time.Millisecond)
+	}
+	if !strings.Contains(s.Process.Output(), line) {
 		t.Errorf("the log does not say that it was settled:\n%s", s.Process.Output())
 	}
 }
