@@ -228,3 +228,34 @@ func TestScopeQuarantine(t *testing.T) {
 		}
 	}
 }
+
+// A COMMIT that waits for a standby for longer than anybody waits for it goes on
+// waiting: nobody asks the server to cancel it, and the caller is told its answer
+// once the standby has it.
+func TestFieldBug28_ScopeCommitIsNotCancelled(t *testing.T) {
+	t.Parallel()
+	p := private(t, nil)
+	second := standby(t, p, true)
+	wire, through := between(t, p.URL("postgres"))
+	l := newLedger(t, p.URL("postgres"), through, "shop", postgres.ScopeOptions{Policy: semel.Policy{Wait: time.Minute}})
+	must(t, second.Pause())
+	defer second.Resume()
+	done := make(chan error, 1)
+	go func() {
+		answer, err := l.pay("a", nothingMore)
+		if err == nil && string(answer.Data) != "receipt a" {
+			err = fmt.Errorf("the answer is %q", answer.Data)
+		}
+		done <- err
+	}()
+	eventually(t, "another claim of the key waits, as the first commit's outcome is unknown", func() bool {
+		return number(t, l.db, `SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'WITH here%'`) == 1
+	})
+	waits(t, l.db, "after its caller's deadline")
+	if n := wire.cancels.Load(); n != 0 {
+		t.Errorf("the driver asked %d times to cancel a commit", n)
+	}
+	must(t, second.Resume())
+	must(t, <-done)
+	l.has(t, "a", 1)
+}

@@ -5,6 +5,7 @@ import (
 	stdsql "database/sql"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/semelhq/semel"
@@ -147,6 +148,74 @@ func TestSQLScopeRefused(t *testing.T) {
 	}
 	if _, err := postgres.OpenDB("postgres://x:port/"); err == nil {
 		t.Error("an URL that does not parse was taken")
+	}
+}
+
+// TestSQLScopeLevel: the server has the level that was asked for.
+func TestSQLScopeLevel(t *testing.T) {
+	url := servers.Postgres(t).URL("postgres")
+	store, db := opened(t, url, "sqllevel", postgres.Options{MaxConns: 2}), openedDB(t, url)
+	for level, want := range map[stdsql.IsolationLevel]string{
+		stdsql.LevelDefault: "read committed", stdsql.LevelReadCommitted: "read committed",
+		stdsql.LevelRepeatableRead: "repeatable read", stdsql.LevelSerializable: "serializable",
+	} {
+		scope, err := postgres.NewSQLScope(store, db, postgres.SQLScopeOptions{Tx: stdsql.TxOptions{Isolation: level}})
+		must(t, err)
+		var got string
+		_, err = scope.Do(t.Context(), semel.Key{Scope: "tenant", ID: level.String()}, semel.Fingerprint{}, func(_ context.Context, tx *stdsql.Tx) (semel.Result, error) {
+			return semel.Result{}, tx.QueryRow("SHOW transaction_isolation").Scan(&got)
+		})
+		if err != nil || got != want {
+			t.Errorf("%v: the server has %q, %v; want %q", level, got, err, want)
+		}
+	}
+}
+
+// TestSQLScopeSavepoint: what failed behind a savepoint is forgotten with it.
+func TestSQLScopeSavepoint(t *testing.T) {
+	url := servers.Postgres(t).URL("postgres")
+	store, db := opened(t, url, "sqlsavepoint", postgres.Options{MaxConns: 2}), openedDB(t, url)
+	scope, err := postgres.NewSQLScope(store, db, postgres.SQLScopeOptions{})
+	must(t, err)
+	_, err = scope.Do(t.Context(), semel.Key{Scope: "tenant", ID: "savepoint"}, semel.Fingerprint{}, func(_ context.Context, tx *stdsql.Tx) (semel.Result, error) {
+		for _, statement := range []string{"SAVEPOINT a", "SELECT 1/0", "ROLLBACK TO SAVEPOINT a", "SELECT 1"} {
+			if _, err := tx.Exec(statement); err != nil && statement != "SELECT 1/0" {
+				return semel.Result{}, err
+			}
+		}
+		return semel.Result{Code: 201}, nil
+	})
+	must(t, err)
+}
+
+// TestSQLScopeRestart: the server is killed and comes back; the pool's connections
+// are dead, and the epoch is another.
+func TestSQLScopeRestart(t *testing.T) {
+	p := private(t, nil)
+	store, db := opened(t, p.URL("postgres"), "sqlrestart", postgres.Options{MaxConns: 2}), openedDB(t, p.URL("postgres"))
+	db.SetMaxIdleConns(4)
+	scope, err := postgres.NewSQLScope(store, db, postgres.SQLScopeOptions{})
+	must(t, err)
+	var runs atomic.Int64
+	do := func(id string) (semel.Answer, error) {
+		return scope.Do(t.Context(), semel.Key{Scope: "tenant", ID: id}, semel.Fingerprint{}, func(_ context.Context, tx *stdsql.Tx) (semel.Result, error) {
+			runs.Add(1)
+			_, err := tx.Exec("SELECT 1")
+			return semel.Result{Code: 201, Data: []byte(id)}, err
+		})
+	}
+	_, err = do("before")
+	must(t, err)
+	must(t, p.Kill())
+	must(t, p.Start())
+	if a, err := do("after"); err != nil || a.Replayed {
+		t.Errorf("after the restart: %+v, %v", a, err)
+	}
+	if a, err := do("before"); err != nil || !a.Replayed || string(a.Data) != "before" {
+		t.Errorf("a duplicate after the restart: %+v, %v", a, err)
+	}
+	if runs.Load() != 2 {
+		t.Errorf("%d runs, want 2", runs.Load())
 	}
 }
 

@@ -1,7 +1,8 @@
-// Package postgres measures the PostgreSQL store: transaction scopes (P1, P2),
-// claim and complete with its journal against two plain autocommitted statements without one (P3, P4), and
-// replays over HTTP against a bare handler (P5). The server is a private one on
-// this machine, with its usual durability. Only the bench command imports it.
+// Package postgres measures PostgreSQL: transaction scopes (P1, P2), claim and
+// complete with its journal against two plain autocommitted statements without one
+// (P3, P4), replays over HTTP against a bare handler (P5), and operations of one
+// durable step (P13). The server is a private one on this machine, with its usual
+// durability. Only the bench command imports it.
 package postgres
 
 import (

@@ -52,8 +52,10 @@ func Scopes(ctx context.Context, w io.Writer, programs *child.Programs, o rounds
 		callers   int
 		goal      float64
 	}{
-		{"P1", "1 ms away", far.String(), scopeConnections, 0.95}, {"P1", "1 ms away", far.String(), 1, 0.95},
-		{"P2", "on loopback", near.String(), scopeConnections, 0.8}, {"P2", "on loopback", near.String(), 1, 0.8},
+		{"P1", "1 ms away", far.String(), scopeConnections, 0.95},
+		{"P1", "1 ms away", far.String(), 1, 0.95},
+		{"P2", "on loopback", near.String(), scopeConnections, 0.8},
+		{"P2", "on loopback", near.String(), 1, 0.8},
 	} {
 		more, err := scopes(ctx, w, o, c.url, near.String(), func(results []rounds.Result, log *rounds.Log) []rounds.Result {
 			for i, variant := range [...]string{"claim first", "optimistic"} {

@@ -22,7 +22,7 @@ import (
 	"github.com/semelhq/semel/adapter/internal/sqltx"
 )
 
-// ErrOwnEnd: the operation tried to end its scope's transaction.
+// ErrOwnEnd says that the operation tried to end its scope's transaction.
 var ErrOwnEnd = errors.New("postgres: the operation may not end its transaction: the scope commits when the operation returns, and rolls back when it returns an error")
 
 // Tx is the transaction. It is used by one goroutine at a time.
