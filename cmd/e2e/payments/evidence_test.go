@@ -56,7 +56,7 @@ type kept struct {
 
 // settledWithin is far beyond what the completers take for what is in doubt: a
 // lease, that of a completer that was killed, and some pauses.
-const settledWithin = 30 * time.Second
+const settledWithin = 2 * time.Minute
 
 // evidence gathers the four logs, once nothing is in doubt any more, or it is
 // too late for that.
@@ -65,11 +65,13 @@ func (s *scene) evidence(customers int) evidence {
 	e := evidence{customers: customers, journal: s.market.journal, charges: s.charges()}
 	for healed := time.Now(); ; time.Sleep(100 * time.Millisecond) {
 		s.kept(&e)
-		pending := false
+		pending := 0
 		for _, k := range e.kept {
-			pending = pending || k.record.State == semel.Pending
+			if k.record.State == semel.Pending {
+				pending++
+			}
 		}
-		if !pending || time.Since(healed) > settledWithin {
+		if pending == 0 || time.Since(healed) > settledWithin {
 			break
 		}
 	}

@@ -55,35 +55,40 @@ func (s *scene) atPoints(ctx context.Context, o *outages, one *shop, points []st
 		if !s.due(ctx, n, len(points), customers) {
 			return context.Cause(ctx)
 		}
-		for tries := 1; ; tries++ {
-			times := 1 + source.IntN(4)
-			if strings.HasPrefix(point, "resolver") {
-				times = 1 // it is called less often
-			}
-			if err := one.start(fmt.Sprintf("%s:%d", point, times)); err != nil {
-				return err
-			}
-			timer := time.NewTimer(20 * time.Second)
-			select {
-			case <-one.process.Ended():
-			case <-timer.C:
-			case <-ctx.Done():
-			}
-			timer.Stop()
-			if one.killed() {
-				o.add(point)
-				break
-			}
-			one.process.Kill()
-			if ctx.Err() != nil {
-				return fmt.Errorf("nobody came by the point %s: %w", point, context.Cause(ctx))
-			}
-			if tries == 10 {
-				return fmt.Errorf("nobody came by the point %s, %d times", point, tries)
+		for tries := 1; !s.dieAt(ctx, o, one, point, 1+source.IntN(4)); tries++ {
+			if ctx.Err() != nil || tries == 20 {
+				return fmt.Errorf("nobody came by the point %s, %d times: %w", point, tries, context.Cause(ctx))
 			}
 		}
 	}
 	return one.start("")
+}
+
+// dieAt starts the shop to die at a point, at the n-th time that it comes by, and
+// tells whether it did.
+func (s *scene) dieAt(ctx context.Context, o *outages, one *shop, point string, n int) bool {
+	if strings.HasPrefix(point, "resolver") { // that needs something to resolve
+		if s.dieAt(ctx, o, one, "charge-answered", 1); ctx.Err() != nil {
+			return false
+		}
+		n = 1
+	}
+	if err := one.start(fmt.Sprintf("%s:%d", point, n)); err != nil {
+		return false
+	}
+	defer one.process.Kill()
+	timer := time.NewTimer(5 * time.Second)
+	defer timer.Stop()
+	select {
+	case <-one.process.Ended():
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	died := one.killed()
+	if died {
+		o.add(point)
+	}
+	return died
 }
 
 // atRandom kills the shop at any time.

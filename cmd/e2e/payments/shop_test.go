@@ -5,7 +5,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -87,8 +86,12 @@ func newScene(t *testing.T, binary string, shops int) *scene {
 	}
 	t.Cleanup(func() { _ = s.database.Kill() })
 	s.url = s.database.URL("postgres")
-	provider := address(t)
-	at, err := program.Start(exec.CommandContext(t.Context(), compile(t, strings.ReplaceAll(t.Name(), "/", "-")+"-provider", example+"/provider"), "--listen", provider, "--ledger", s.ledger, "--lose", "0.2"))
+	charges, err := provider()
+	if err != nil {
+		t.Fatal(err)
+	}
+	by := address(t)
+	at, err := program.Start(exec.Command(charges, "--listen", by, "--ledger", s.ledger, "--lose", "0.2"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +100,7 @@ func newScene(t *testing.T, binary string, shops int) *scene {
 	for range shops {
 		one := &shop{address: address(t)}
 		one.command = func(point string) *exec.Cmd {
-			c := exec.Command(binary, "--listen", one.address, "--database", s.url, "--provider", "http://"+provider,
+			c := exec.Command(binary, "--listen", one.address, "--database", s.url, "--provider", "http://"+by,
 				"--lease", lease.String(), "--every", "250ms")
 			c.Env = append(os.Environ(), "PAYMENTS_DIE_AT="+point)
 			return c

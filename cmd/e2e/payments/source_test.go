@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -135,15 +136,21 @@ func build(t *testing.T, name string, changes ...change) string {
 	if err := os.WriteFile(filepath.Join(dir, "overlay.json"), text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return compile(t, name, example, "-overlay", filepath.Join(dir, "overlay.json"))
-}
-
-func compile(t *testing.T, name, pkg string, flags ...string) string {
-	t.Helper()
-	binary := filepath.Join(scratch, name+".exe") // the suffix harms nobody
-	arguments := slices.Concat([]string{"build", "-o", binary}, flags, []string{pkg})
-	if out, err := exec.CommandContext(t.Context(), "go", arguments...).CombinedOutput(); err != nil {
-		t.Fatal(fmt.Errorf("building %s: %w\n%s", name, err, out))
+	binary, err := compile(name, example, "-overlay", filepath.Join(dir, "overlay.json"))
+	if err != nil {
+		t.Fatal(err)
 	}
 	return binary
+}
+
+// provider builds the provider, once.
+var provider = sync.OnceValues(func() (string, error) { return compile("provider", example+"/provider") })
+
+func compile(name, pkg string, flags ...string) (string, error) {
+	binary := filepath.Join(scratch, name+".exe") // the suffix harms nobody
+	arguments := slices.Concat([]string{"build", "-o", binary}, flags, []string{pkg})
+	if out, err := exec.Command("go", arguments...).CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building %s: %w\n%s", name, err, out)
+	}
+	return binary, nil
 }

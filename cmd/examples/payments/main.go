@@ -50,7 +50,7 @@ func main() {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, s); err != nil && !errors.Is(err, context.Canceled) {
+	if err := run(ctx, s); err != nil {
 		log.Fatal(err)
 	}
 }
@@ -92,7 +92,7 @@ func run(ctx context.Context, s settings) error {
 		return err
 	}
 	completer, err = resolve.New(guard, resolve.Options{
-		Policies: []*semel.Policy{&payments}, Every: s.every,
+		Policies: []*semel.Policy{&payments}, Every: s.every, Backoff: s.every,
 		Observe: func(e resolve.Event) { log.Printf("in doubt: %s %v %s", e.Key.ID, e.Kind, e.Why) },
 	})
 	if err != nil {
@@ -124,7 +124,10 @@ func serve(ctx context.Context, address string, handler http.Handler, completer 
 	server := &http.Server{Addr: address, Handler: handler, ReadHeaderTimeout: 10 * time.Second}
 	go func() { stop(server.ListenAndServe()) }()
 	err := completer.Run(ctx)
+	if cause := context.Cause(ctx); cause != context.Canceled { // not asked to end
+		err = errors.Join(err, cause)
+	}
 	last, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	return errors.Join(err, context.Cause(ctx), server.Shutdown(last))
+	return errors.Join(err, server.Shutdown(last))
 }
