@@ -214,6 +214,25 @@ func TestSuspectsAreLookedAtSoon(t *testing.T) {
 	})
 }
 
+// A request that was given up may still be on its way.
+func TestTheResolverIsAskedAfterAWhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		p := w.policy("charge", func(context.Context, semel.Unresolved) (semel.Settlement, error) { return done("x"), nil })
+		w.doubt("k", p)
+		_, stop := w.run(w.guard(), resolve.Options{Policies: []*semel.Policy{p}, After: 3 * time.Second})
+		defer stop()
+		time.Sleep(2900 * time.Millisecond)
+		if w.called() != 0 {
+			t.Error("asked before 3 s were over")
+		}
+		time.Sleep(200 * time.Millisecond)
+		if w.called() != 1 {
+			t.Errorf("asked %d times after 3 s, want once", w.called())
+		}
+	})
+}
+
 // What ran under a policy that is not here is told once and left alone.
 func TestOrphansAreToldOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

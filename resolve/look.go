@@ -22,6 +22,10 @@ func (c *Completer) look(ctx context.Context, of *room, digest semel.Digest) {
 		c.suspectLater(digest, held)
 		return
 	}
+	if wait := r.Expires().Add(c.o.After).Sub(held.Now); err == nil && wait > 0 {
+		c.sleep(digest, wait)
+		return
+	}
 	e.Key = r.Key
 	var claim *semel.Claim
 	var wait time.Duration

@@ -16,6 +16,11 @@ type Options struct {
 	Policies []*semel.Policy
 	// Every is how often the store is searched for keys in doubt. Default 10 s.
 	Every time.Duration
+	// After is how long a key has to be in doubt before its resolver is asked. A
+	// handler that gave up leaves its key in doubt at once, while its request may
+	// still be on the way: "not done" is true only once it cannot arrive any more.
+	// Default 0: the target refuses or recognises what comes late.
+	After time.Duration
 	// Timeout bounds one call of a resolver. Default 10 s.
 	Timeout time.Duration
 	// Workers is how many calls of one policy's resolver run at once. Default 4.
@@ -113,7 +118,7 @@ func (o Options) filled() (Options, map[string]*room, error) {
 			wrong = append(wrong, fmt.Errorf("resolve: "+format, args...))
 		}
 	}
-	refuse(o.Every < 0 || o.Timeout < 0 || o.Backoff < 0 || o.Workers < 0, "a negative number of seconds or workers")
+	refuse(o.Every < 0 || o.After < 0 || o.Timeout < 0 || o.Backoff < 0 || o.Workers < 0, "a negative number of seconds or workers")
 	refuse(o.BackoffCap < o.Backoff, "a backoff of %v is longer than its cap of %v", o.Backoff, o.BackoffCap)
 	refuse(len(o.Policies) == 0, "Options.Policies is empty: name the policies that have a resolver")
 	rooms := make(map[string]*room)
