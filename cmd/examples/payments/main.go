@@ -30,6 +30,7 @@ type shop struct {
 	pool     *pgxpool.Pool
 	scope    *postgres.Scope
 	provider *provider
+	underWay time.Duration // how long a request to the provider may be
 }
 
 type settings struct {
@@ -45,7 +46,7 @@ func main() {
 	flag.StringVar(&s.listen, "listen", "127.0.0.1:8080", "`address` to listen at")
 	flag.StringVar(&s.database, "database", "", "`URL` of the PostgreSQL database")
 	flag.StringVar(&s.provider, "provider", "http://127.0.0.1:8081", "`URL` of the payment provider")
-	flag.DurationVar(&s.lease, "lease", 30*time.Second, "how long after a crash a payment is looked into")
+	flag.DurationVar(&s.lease, "lease", 30*time.Second, "how long after a crash a payment is looked into; longer than a request can be under way")
 	flag.DurationVar(&s.every, "every", 5*time.Second, "how often payments in doubt are looked for")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
@@ -75,7 +76,7 @@ func run(ctx context.Context, s settings) error {
 	if err != nil {
 		return err
 	}
-	shop := &shop{pool: pool, scope: scope, provider: newProvider(s.provider)}
+	shop := &shop{pool: pool, scope: scope, provider: newProvider(s.provider), underWay: s.lease}
 
 	// Payments: they leave the database, so a crash can leave one in doubt; then the completer asks the provider.
 	var completer *resolve.Completer

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log"
 	"net/http"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -93,6 +94,8 @@ func (s *shop) resolve(ctx context.Context, u semel.Unresolved) (semel.Settlemen
 	switch {
 	case err != nil:
 		return semel.Settlement{}, err
+	case said == nil && time.Since(u.Record.WrittenAt) < s.underWay:
+		return semel.Settlement{}, nil // it may be on its way yet: ask again
 	case said == nil:
 		return semel.Settlement{State: semel.Released, Why: "the provider has no charge with the key " + u.DerivedKey("charge")}, nil
 	}
