@@ -61,7 +61,7 @@ type Settlement struct {
 	Who, Why string
 }
 
-// ErrNotHeld, from Settle: nothing is remembered under the key.
+// ErrNotHeld is told by [Settle]: nothing is remembered under the key.
 var ErrNotHeld = errors.New("semel: nothing is held under this key")
 
 // maxWhy bounds the text that a settlement leaves in the journal, in bytes.

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// ErrStep, from Claim.Step: the steps are not those of the attempt before, or
+// ErrStep is told by [Claim.Step]: the steps are not those of the attempt before, or
 // one name was used twice. The operation's code has to be mended; nothing was run.
 var ErrStep = errors.New("semel: the steps do not fit")
 

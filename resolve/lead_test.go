@@ -165,8 +165,8 @@ func TestANewDoubtBeginsAnew(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.doubt("k", p)
-		c.Suspect(digest)
 		before := w.called()
+		c.Suspect(digest)
 		time.Sleep(4 * time.Second)
 		if n := w.called() - before; n != 2 {
 			t.Errorf("asked %d times within 4 s, want at once and after about 2 s", n)
@@ -211,6 +211,40 @@ func TestSuspectsAreLookedAtSoon(t *testing.T) {
 			t.Errorf("%d settled after the lease, events %+v", n, w.all())
 		}
 		time.Sleep(time.Minute)
+	})
+}
+
+// dying is a store whose process dies when it has settled a key.
+type dying struct {
+	cut
+}
+
+func (s *dying) CompareAndSwap(ctx context.Context, old semel.Version, next semel.Record) (semel.Reading, error) {
+	r, err := s.cut.CompareAndSwap(ctx, old, next)
+	if next.State == semel.Done && strings.HasPrefix(next.Owner, "resolver ") {
+		s.off.Store(true)
+	}
+	return r, err
+}
+
+// A process that dies after it has settled a key leaves nothing pending, which
+// nobody would ever take over.
+func TestNothingStaysPendingBesideASettledKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		p := w.policy("charge", func(context.Context, semel.Unresolved) (semel.Settlement, error) { return done("x"), nil })
+		w.doubt("k", p)
+		g, err := semel.NewGuard(&dying{cut{Store: w.store}}, semel.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, stop := w.run(g, resolve.Options{Policies: []*semel.Policy{p}})
+		time.Sleep(time.Second)
+		stop()
+		pending, err := w.store.(semel.Lister).List(t.Context(), semel.Filter{State: semel.Pending})
+		if a, _, errRetry := w.retry("k", p); err != nil || len(pending) != 0 || errRetry != nil || string(a.Data) != "x" {
+			t.Errorf("%d records stay pending, %v; the retry got %q, %v", len(pending), err, a.Data, errRetry)
+		}
 	})
 }
 

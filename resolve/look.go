@@ -47,12 +47,13 @@ func (c *Completer) look(ctx context.Context, of *room, digest semel.Digest) {
 	start := time.Now()
 	s, err := c.ask(ctx, of, &u)
 	e.Took = time.Since(start)
+	// First, since nobody would tidy the claim of a key that is settled; others keep
+	// the pause after a look. What stays held is free for them when its lease ends.
+	_ = claim.Release(semel.Result{})
 	moved := false
 	if err == nil && s.State != 0 {
 		moved, err = c.settle(ctx, of.policy, r, &s)
 	}
-	// What stays held is free for others when its lease ends.
-	_ = claim.Release(semel.Result{})
 	switch {
 	case err == nil && s.State != 0:
 		c.forget(digest)
