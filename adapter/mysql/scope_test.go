@@ -250,25 +250,27 @@ func TestScopeOneStatement(t *testing.T) {
 	}
 }
 
+// configured is a pool of the application's whose sessions have these settings.
+func (s *shop) configured(params map[string]string) *sql.DB {
+	s.Helper()
+	user, rest, _ := strings.Cut(strings.TrimPrefix(s.url, "mysql://"), "@")
+	c := client.NewConfig()
+	c.User, c.Passwd, _ = strings.Cut(user, ":")
+	c.Addr, c.DBName, _ = strings.Cut(rest, "/")
+	c.Net, c.Params = "tcp", params
+	db, err := mysql.OpenConfig(c)
+	if err != nil {
+		s.Fatal(err)
+	}
+	s.Cleanup(func() { _ = db.Close() })
+	return db
+}
+
 // TestScopeRefusals are scopes that cannot be trusted, and what the errors say.
 func TestScopeRefusals(t *testing.T) {
 	s := newShop(t, mysql.ScopeOptions{})
 	readOnly := connect(t, s.url, mysql.Options{ReadOnly: true})
 	t.Cleanup(func() { _ = readOnly.Close() })
-	dirty := client.NewConfig()
-	user, rest, _ := strings.Cut(strings.TrimPrefix(s.url, "mysql://"), "@")
-	dirty.User, dirty.Passwd, _ = strings.Cut(user, ":")
-	dirty.Net, dirty.Addr, dirty.DBName = "tcp", rest[:strings.Index(rest, "/")], rest[strings.Index(rest, "/")+1:]
-	opened := func(params map[string]string) *sql.DB {
-		c := dirty.Clone()
-		c.Params = params
-		db, err := mysql.OpenConfig(c)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = db.Close() })
-		return db
-	}
 	for name, c := range map[string]struct {
 		store *mysql.Store
 		db    *sql.DB
@@ -283,8 +285,8 @@ func TestScopeRefusals(t *testing.T) {
 		"a read-only scope":      {s.store, s.db, mysql.ScopeOptions{Tx: sql.TxOptions{ReadOnly: true}}, "cannot be read only"},
 		"snapshot":               {s.store, s.db, mysql.ScopeOptions{Tx: sql.TxOptions{Isolation: sql.LevelSnapshot}}, "Snapshot"},
 		"read uncommitted":       {s.store, s.db, mysql.ScopeOptions{Tx: sql.TxOptions{Isolation: sql.LevelReadUncommitted}}, "read committed, repeatable read and serializable"},
-		"dirty reads by default": {s.store, opened(map[string]string{"tx_isolation": "'READ-UNCOMMITTED'"}), mysql.ScopeOptions{}, "READ UNCOMMITTED"},
-		"autocommit off":         {s.store, opened(map[string]string{"autocommit": "0"}), mysql.ScopeOptions{}, "autocommit off"},
+		"dirty reads by default": {s.store, s.configured(map[string]string{"tx_isolation": "'READ-UNCOMMITTED'"}), mysql.ScopeOptions{}, "READ UNCOMMITTED"},
+		"autocommit off":         {s.store, s.configured(map[string]string{"autocommit": "0"}), mysql.ScopeOptions{}, "autocommit off"},
 		"a policy":               {s.store, s.db, mysql.ScopeOptions{Policy: semel.Policy{Lease: 1}}, "too short"},
 	} {
 		scope, err := mysql.NewScope(c.store, c.db, c.o)
@@ -300,15 +302,24 @@ func TestScopeRefusals(t *testing.T) {
 	if _, err := mysql.OpenConfig(nil); err == nil {
 		t.Error("OpenConfig(nil): no error")
 	}
-	// A mode that lets wrong values through must not let wrong records through.
-	s.db = opened(map[string]string{"sql_mode": "''", "time_zone": "'+05:00'"})
-	s.scope = s.open(mysql.ScopeOptions{})
-	for i := range 2 {
-		if a, err := s.do("k", order(text("USE information_schema"))); err != nil || a.Replayed != (i == 1) {
-			t.Errorf("call %d: %+v, %v", i, a, err)
+}
+
+// TestScopeModes: the application's modes change no record.
+func TestScopeModes(t *testing.T) {
+	s := newShop(t, mysql.ScopeOptions{})
+	for i, mode := range []string{"''", "'ANSI,TRADITIONAL,ONLY_FULL_GROUP_BY,NO_BACKSLASH_ESCAPES,NO_UNSIGNED_SUBTRACTION,PAD_CHAR_TO_FULL_LENGTH'"} {
+		for j, optimistic := range []bool{false, true} {
+			s.db = s.configured(map[string]string{"sql_mode": mode, "time_zone": "'+05:00'"})
+			s.scope = s.open(mysql.ScopeOptions{Policy: semel.Policy{Optimistic: optimistic}})
+			id := fmt.Sprint("k", i, j)
+			for i := range 2 {
+				if a, err := s.do(id, order(text("USE information_schema"))); err != nil || a.Replayed != (i == 1) {
+					t.Errorf("sql_mode %s, call %d: %+v, %v", mode, i, a, err)
+				}
+			}
+			if r := s.held(id); r.State != semel.Done || string(r.Result) != "ordered" {
+				t.Errorf("sql_mode %s: held %v %q", mode, r.State, r.Result)
+			}
 		}
-	}
-	if r := s.held("k"); r.State != semel.Done || fmt.Sprint(string(r.Result)) != "ordered" {
-		t.Errorf("held: %v %q", r.State, r.Result)
 	}
 }

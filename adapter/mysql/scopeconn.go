@@ -31,13 +31,17 @@ func OpenDB(url string) (*sql.DB, error) {
 }
 
 // OpenConfig is [OpenDB] with the driver's own settings. config is copied; its
-// MultiStatements is set, since a scope sends several statements in one packet.
+// MultiStatements is set, since a scope sends several statements in one packet, and
+// its MaxAllowedPacket raised.
 func OpenConfig(config *client.Config) (*sql.DB, error) {
 	if config == nil {
 		return nil, refused("OpenConfig needs a configuration of the driver; client.NewConfig gives one")
 	}
 	config = config.Clone()
 	config.MultiStatements = true
+	if config.MaxAllowedPacket > 0 { // the server's limit is the one that counts
+		config.MaxAllowedPacket = max(config.MaxAllowedPacket, 1<<30)
+	}
 	c, err := client.NewConnector(config)
 	if err != nil {
 		return nil, refusedf("%s: %v", config.Addr, err)

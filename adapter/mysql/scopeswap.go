@@ -243,6 +243,9 @@ func (d *dialect) take(ctx context.Context, c *appConn, s *semel.Swap) (semel.Re
 			good, err = d.current(ctx, ep)
 		}
 		n := code(err)
+		if why = err; why == nil {
+			why = errOldEpoch
+		}
 		switch {
 		case good:
 			j.next.WrittenAt = a.now
@@ -265,7 +268,6 @@ func (d *dialect) take(ctx context.Context, c *appConn, s *semel.Swap) (semel.Re
 		if n == 0 || n == codeOverflow {
 			seen = ep
 		}
-		why = err
 	}
 	return semel.Reading{}, fmt.Errorf("mysql: others were faster %d times; nothing was done: %w", attempts, why)
 }
