@@ -20,6 +20,9 @@ import (
 // connections that a [SQLScope] can use. url is what [pgx.ParseConfig] takes. It
 // connects to nothing yet. Who has no need of database/sql takes a pgxpool.Pool
 // and [NewScope].
+//
+// What sql.Conn.Raw hands out has a method Unwrap that gives the driver's
+// connection.
 func OpenDB(url string) (*sql.DB, error) {
 	config, err := pgx.ParseConfig(url)
 	if err != nil {

@@ -24,6 +24,9 @@ import (
 // Its transactions begin as IMMEDIATE, unless name says otherwise (_txlock), and
 // wait 5 s for another writer, unless it says otherwise (_pragma=busy_timeout). What is
 // committed is on the disk: synchronous is FULL, whatever name says.
+//
+// What sql.Conn.Raw hands out has a method Unwrap that gives the driver's
+// connection.
 func OpenDB(name string) (*sql.DB, error) {
 	path, query, _ := strings.Cut(name, "?")
 	if path == "" || strings.Contains(name, ":memory:") || strings.Contains(query, "mode=memory") {

@@ -158,6 +158,10 @@ func fails() map[string]struct {
 			_ = tx.QueryRowContext(ctx, "INSERT INTO orders (what) VALUES ('tea') RETURNING id").Scan(&n)
 			return nil
 		}), "UNIQUE constraint failed"},
+		"a parameter of no kind": {after(func(ctx context.Context, tx *sql.Tx) error {
+			_, _ = tx.ExecContext(ctx, "INSERT INTO account VALUES (?)", struct{ id int }{1})
+			return nil
+		}), "unsupported type"},
 		"a later row of a query": {after(func(ctx context.Context, tx *sql.Tx) error {
 			rows, err := tx.QueryContext(ctx, "SELECT abs(x) FROM (SELECT 1 AS x UNION ALL SELECT -9223372036854775808)")
 			if err != nil {

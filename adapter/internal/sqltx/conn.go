@@ -73,12 +73,27 @@ func (c *Conn) IsValid() bool {
 	return !ok || v.IsValid()
 }
 
-// CheckNamedValue is part of driver.NamedValueChecker.
+// CheckNamedValue is part of driver.NamedValueChecker. It does what database/sql
+// does for drivers that have none, so that a parameter which is refused counts as
+// a statement that failed.
 func (c *Conn) CheckNamedValue(v *driver.NamedValue) error {
-	if checker, ok := c.fullConn.(driver.NamedValueChecker); ok {
-		return checker.CheckNamedValue(v)
+	checker, _ := c.fullConn.(driver.NamedValueChecker)
+	return c.checkValue(checker, v)
+}
+
+// checkValue asks a checker about a parameter; nil is one that knows nothing.
+func (c *Conn) checkValue(checker driver.NamedValueChecker, v *driver.NamedValue) error {
+	err := driver.ErrSkip
+	if checker != nil {
+		err = checker.CheckNamedValue(v)
 	}
-	return driver.ErrSkip
+	if err == driver.ErrSkip { //nolint:errorlint // a signal of the driver, which is never wrapped
+		v.Value, err = driver.DefaultParameterConverter.ConvertValue(v.Value)
+	}
+	if err == nil || err == driver.ErrRemoveArgument || c.tx == nil { //nolint:errorlint // as above
+		return err
+	}
+	return c.tx.note(&controlled{}, err)
 }
 
 // scoped is the context key that says that a scope begins the transaction by

@@ -6,8 +6,8 @@
 // that the transaction is not committed even if the operation did not report it,
 // and refuses to let the operation end the transaction itself (INVARIANTS T3).
 // Everything else goes through to the driver, prepared statements included. What
-// fails in database/sql before the driver is asked, such as a parameter of a kind
-// that it does not know, is not seen here.
+// fails in database/sql before the driver is asked is not seen here: a statement
+// under a context that has ended already, or with too few parameters.
 //
 // Scope is the rest: what a semel.Transactor is, on top of a Dialect, which is the
 // adapter's own SQL. The Dialect works on the driver's connection itself, so what

@@ -58,10 +58,17 @@ func (s *stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driv
 
 // CheckNamedValue is part of driver.NamedValueChecker.
 func (s *stmt) CheckNamedValue(v *driver.NamedValue) error {
-	if checker, ok := s.fullStmt.(driver.NamedValueChecker); ok {
-		return checker.CheckNamedValue(v)
+	checker, ok := s.fullStmt.(driver.NamedValueChecker)
+	if !ok {
+		checker, ok = s.conn.fullConn.(driver.NamedValueChecker)
 	}
-	return s.conn.CheckNamedValue(v)
+	if _, converts := s.fullStmt.(converter); !converts {
+		return s.conn.checkValue(checker, v)
+	}
+	if !ok {
+		return driver.ErrSkip // to the converter
+	}
+	return checker.CheckNamedValue(v)
 }
 
 // converter is driver.ColumnConverter, which is deprecated, and implemented still.
