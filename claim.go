@@ -249,8 +249,10 @@ func (c *Claim) finish(e Ending, kind EventKind, shared Verdict) (Verdict, error
 func (c *Claim) settled(kind EventKind, shared Verdict) (Verdict, error) {
 	a, g := &c.attempt, c.guard
 	v := a.Verdict()
-	// A commit of which nobody knew at first was ours as well.
+	// A commit of which nobody knew at first was ours as well, but not what the
+	// operation came to when it was executed again meanwhile.
 	own := v.Held.Nonce == a.next.Nonce || a.bound && v.Held.Nonce == a.unsure
+	again := v.Held.Nonce != a.next.Nonce && a.next.State == Done
 	ours := a.Err() == nil && own && (v.Reason == Finished || v.Reason == Gone)
 	switch {
 	case errors.Is(a.Err(), ErrNotDone):
@@ -276,7 +278,7 @@ func (c *Claim) settled(kind EventKind, shared Verdict) (Verdict, error) {
 	g.works.put(w)
 	g.busy.Done()
 	switch {
-	case ours:
+	case ours && !again:
 		return v, nil
 	case v.Action == Replay, v.Reason == Gone:
 		return v, ErrSettled

@@ -21,6 +21,7 @@ type database struct {
 	// ending, if set, says what the n-th COMMIT comes to, from 1: an error, and
 	// whether it happened all the same.
 	ending func(n int) (error, bool)
+	late   func() // has the last COMMIT that did not happen, happen
 
 	mu      sync.Mutex
 	locks   map[semel.Digest]*tx
@@ -110,16 +111,23 @@ func (t *tx) Commit(ctx context.Context, last semel.Swap) (semel.Reading, error)
 	if ending != nil {
 		told, happens = ending(n)
 	}
+	commit := func() (semel.Reading, error) {
+		r, err := t.db.CompareAndSwap(ctx, t.base, last.Next)
+		if err == nil {
+			t.db.mu.Lock()
+			t.db.effects = append(t.db.effects, t.effects...)
+			t.db.mu.Unlock()
+		}
+		return r, err
+	}
 	if !happens {
+		t.db.late = func() { _, _ = commit() }
 		return semel.Reading{}, told
 	}
-	r, err := t.db.CompareAndSwap(ctx, t.base, last.Next)
+	r, err := commit()
 	if err != nil {
 		return r, err
 	}
-	t.db.mu.Lock()
-	t.db.effects = append(t.db.effects, t.effects...)
-	t.db.mu.Unlock()
 	if told != nil {
 		return semel.Reading{}, told
 	}
@@ -225,6 +233,30 @@ func TestWhatCommitsComeTo(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A COMMIT whose answer never came lands while the operation runs again: what is
+// stored is the first run's, and so is what everybody is told.
+func TestALateCommitIsTheAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db := newDatabase()
+		db.ending = func(n int) (error, bool) {
+			if n == 1 {
+				return errors.New("connection reset by peer"), false
+			}
+			db.late()
+			return nil, true
+		}
+		g := newGuard(t, db)
+		runs := 0
+		a := transactional(t, true)
+		answer, err := g.Do(t.Context(), a, pay(&runs))
+		again, errAgain := g.Do(t.Context(), a, pay(&runs))
+		if err != nil || errAgain != nil || runs != 2 || strings.Join(db.effects, ",") != "payment of run 1" ||
+			string(answer.Data) != "receipt of run 1" || string(again.Data) != "receipt of run 1" {
+			t.Errorf("%d runs, effects %q, told %q (%v), then %q (%v)", runs, db.effects, answer.Data, err, again.Data, errAgain)
+		}
+	})
 }
 
 // Whatever fails in the operation, neither key nor effect is there.
