@@ -55,7 +55,9 @@ type Settlement struct {
 	State  State
 	Result Result
 	// Version is that of the record that was looked at: if the key has moved since,
-	// the settlement does not hold. The zero Version means whichever is held.
+	// the settlement does not hold. The zero Version means whichever is held. A
+	// Resolver that looks at many keys gives back that of its Unresolved: an answer
+	// for another key is refused by it.
 	Version Version
 	// Who says so, and why, for the audit: both are needed, and stay in the journal.
 	Who, Why string

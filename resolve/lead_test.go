@@ -106,6 +106,36 @@ func TestAnAnswerAboutAnEarlierAttemptDoesNotCount(t *testing.T) {
 	})
 }
 
+// A resolver that mixes up its keys, and says so by the version that it looked at.
+func TestAnAnswerForAnotherKeyDoesNotCount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		var asked []semel.Unresolved
+		p := w.policy("charge", func(_ context.Context, u semel.Unresolved) (semel.Settlement, error) {
+			asked = append(asked, u)
+			s := done("of " + u.Record.Key.ID)
+			s.Version = asked[0].Record.Version // that of the first key, for ever
+			return s, nil
+		})
+		w.doubt("a", p)
+		_, stop := w.run(w.guard(), resolve.Options{Policies: []*semel.Policy{p}})
+		defer stop()
+		time.Sleep(time.Second)
+		w.doubt("b", p)
+		time.Sleep(time.Minute)
+		if a, ran, err := w.retry("a", p); ran || err != nil || string(a.Data) != "of a" {
+			t.Errorf("a: got %q, ran %v, %v", a.Data, ran, err)
+		}
+		if a, ran, err := w.retry("b", p); ran || !errors.Is(err, semel.ErrInDoubt) {
+			t.Errorf("b: got %q, ran %v, %v; want it in doubt still", a.Data, ran, err)
+		}
+		failed := w.told(resolve.Failed)
+		if len(failed) < 2 || !strings.Contains(failed[0].Err.Error(), "another key's") || len(w.told(resolve.Settled)) != 1 {
+			t.Errorf("told %+v, want failures that say why", w.all())
+		}
+	})
+}
+
 // slow is a store of which one write takes its time before it happens.
 type slow struct {
 	semel.Store

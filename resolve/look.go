@@ -195,6 +195,9 @@ const maxWhy = 512
 // settle writes what the resolver has found out about r. moved tells that r has
 // changed since it was looked at, and that nothing was written.
 func (c *Completer) settle(ctx context.Context, p *semel.Policy, r *semel.Record, s *semel.Settlement) (moved bool, err error) {
+	if !s.Version.IsZero() && s.Version != r.Version {
+		return false, fmt.Errorf("resolve: the resolver was asked about the record of version %v and answered about that of %v: it is another key's, or another attempt's", r.Version, s.Version)
+	}
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	s.Version, s.Who = r.Version, c.who(p)
