@@ -175,3 +175,23 @@ func TestResolveAfterLostAnswers(t *testing.T) {
 		}
 	})
 }
+
+// Two settle at the same moment: the later one is told so, with the other's word.
+func TestResolveMeetsAnother(t *testing.T) {
+	store := &faulty{Store: memory.New(memory.Options{})}
+	g := newGuard(t, store)
+	claim, _ := begin(t, g, ask(t, semel.Policy{}))
+	if err := claim.Doubt(); err != nil {
+		t.Fatal(err)
+	}
+	s := semel.Settlement{State: semel.Done, Result: semel.Result{Code: 201, Data: []byte("r")}, Who: "anna", Why: "I looked"}
+	store.before = func(*semel.Record) error { // another has looked at the same version
+		store.before = nil
+		_, err := g.Resolve(t.Context(), claim.Digest(), semel.Settlement{State: semel.Released, Who: "bo", Why: "so did I"}, nil)
+		return err
+	}
+	record, err := g.Resolve(t.Context(), claim.Digest(), s, nil)
+	if !errors.Is(err, semel.ErrSettled) || record.State != semel.Released || record.Owner != "bo: so did I" {
+		t.Errorf("the later one: %v of %q, %v; want ErrSettled and the earlier one's word", record.State, record.Owner, err)
+	}
+}

@@ -297,6 +297,49 @@ func TestO1_TheStoreIsAway(t *testing.T) {
 	})
 }
 
+// A claim whose key was settled by somebody meanwhile starts no step, although
+// its lease would still run.
+func TestO1_NoStepOfALostClaim(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := takeOver()
+		p.Lease = 30 * time.Second
+		a := newAttempts(t, p)
+		c := a.claim()
+		held, err := a.store.Get(t.Context(), c.Digest())
+		if err != nil {
+			t.Fatal(err)
+		}
+		other := held.Record
+		other.Nonce, other.Owner = semel.Nonce{9}, "another"
+		if _, err := a.store.CompareAndSwap(t.Context(), held.Record.Version, other); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(11 * time.Second) // a renewal finds it
+		synctest.Wait()
+		if _, err := a.step(c, "charge"); !errors.Is(err, semel.ErrInDoubt) || len(a.ran) != 0 {
+			t.Errorf("got %v and ran %q, want ErrInDoubt and nothing", err, a.ran)
+		}
+		if _, err := c.Complete(semel.Result{}); !errors.Is(err, semel.ErrInDoubt) {
+			t.Errorf("completed: %v", err)
+		}
+	})
+}
+
+// A store that refuses a step's record for good: the caller learns that the step
+// has happened, and why nobody will know of it.
+func TestO1_AStepThatIsNotRecorded(t *testing.T) {
+	a := newAttempts(t, takeOver())
+	store := &faulty{Store: a.store}
+	c, _ := begin(t, newGuard(t, store), a.ask)
+	_, err := c.Step(c.Context(), "charge", func(context.Context) (semel.Result, error) {
+		store.before = func(*semel.Record) error { return fmt.Errorf("%w: the disk is full", semel.ErrRejected) }
+		return semel.Result{Data: []byte("ch_1")}, nil
+	})
+	if !errors.Is(err, semel.ErrInDoubt) || !errors.Is(err, semel.ErrRejected) || !strings.Contains(err.Error(), `"charge" happened and was not recorded`) {
+		t.Errorf("got %v, want ErrInDoubt that says what happened and why", err)
+	}
+}
+
 // A panic of a step goes through, and leaves the claim in order.
 func TestO1_AStepPanics(t *testing.T) {
 	a := newAttempts(t, takeOver())

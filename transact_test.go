@@ -264,12 +264,14 @@ func TestAFailedOperationLeavesNothing(t *testing.T) {
 	both(t, func(t *testing.T, a semel.Ask) {
 		db := newDatabase()
 		g := newGuard(t, db)
+		runs := 0
 		_, err := g.Do(t.Context(), a, func(ctx context.Context) (semel.Result, error) {
+			runs++
 			effect(ctx, "half")
 			return semel.Result{}, errLost
 		})
-		if !errors.Is(err, errLost) || !errors.Is(err, semel.ErrNotDone) {
-			t.Errorf("got %v, want the operation's error, and that nothing was done", err)
+		if !errors.Is(err, errLost) || !errors.Is(err, semel.ErrNotDone) || runs != 1 {
+			t.Errorf("got %v after %d runs, want the operation's error after one, and that nothing was done", err, runs)
 		}
 		func() {
 			defer func() {
@@ -291,8 +293,17 @@ func TestAFailedOperationLeavesNothing(t *testing.T) {
 				t.Fatal("the claim is not in a transaction")
 			}
 			effect(c.Context(), "half")
+			told := make(chan error, 1)
+			go func() { // a duplicate that waits for it runs then, and fails as well
+				_, err := g.Do(t.Context(), a, func(context.Context) (semel.Result, error) { return semel.Result{}, errLost })
+				told <- err
+			}()
+			synctest.Wait()
 			if err := end(c); err != nil {
 				t.Error(err)
+			}
+			if err := <-told; !errors.Is(err, errLost) {
+				t.Errorf("a duplicate that waited got %v, want its own run", err)
 			}
 		}
 		held, err := db.Get(t.Context(), g.Digest(a.Key))
@@ -308,7 +319,7 @@ func TestAVictimRunsAgain(t *testing.T) {
 	both(t, func(t *testing.T, a semel.Ask) {
 		db := newDatabase()
 		g := newGuard(t, db)
-		runs, charges := 0, 0
+		runs, charges, start := 0, 0, time.Now()
 		answer, err := g.Do(t.Context(), a, func(ctx context.Context) (semel.Result, error) {
 			runs++
 			effect(ctx, fmt.Sprint("run ", runs))
@@ -324,6 +335,9 @@ func TestAVictimRunsAgain(t *testing.T) {
 		})
 		if err != nil || string(answer.Data) != "ch_1" || runs != 3 || charges != 1 || strings.Join(db.effects, ",") != "run 3" || db.open != 0 {
 			t.Errorf("%q, %v: %d runs, %d charges, effects %q, %d open", answer.Data, err, runs, charges, db.effects, db.open)
+		}
+		if waited := time.Since(start); waited != 0 {
+			t.Errorf("it waited %v for its own transactions", waited)
 		}
 	})
 }
@@ -355,6 +369,9 @@ func TestTwoProcessesMeet(t *testing.T) {
 		wg.Wait()
 		if len(answers) != 1 || len(db.effects) != 1 || db.open != 0 {
 			t.Errorf("answers %v, effects %q, %d open; want one answer for all", answers, db.effects, db.open)
+		}
+		if a.Policy.Optimistic && db.begun != 4 {
+			t.Errorf("%d transactions, want 4: what a commit met is the answer", db.begun)
 		}
 	})
 }
@@ -442,4 +459,32 @@ func TestWithin(t *testing.T) {
 	if _, err := within(fresh(), ask(t, semel.Policy{}), never); err == nil || !strings.Contains(err.Error(), "transactional") {
 		t.Errorf("a policy of another class: %v", err)
 	}
+}
+
+// In the caller's own transaction nothing is waited for, and nothing is tried
+// twice: it may have failed with the first attempt.
+func TestWithinTriesOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db := newDatabase()
+		g := newGuard(t, db)
+		for _, tc := range []struct {
+			at  int // which swap fails
+			err error
+		}{{1, semel.ErrInProgress}, {1, errLost}, {2, errLost}} {
+			calls, runs, start := 0, 0, time.Now()
+			store := &faulty{Store: bound{db, &tx{db: db}}, before: func(*semel.Record) error {
+				if calls++; calls == tc.at {
+					return tc.err
+				}
+				return nil
+			}}
+			_, err := g.Within(t.Context(), store, transactional(t, false), func(context.Context) (semel.Result, error) {
+				runs++
+				return semel.Result{}, nil
+			})
+			if !errors.Is(err, tc.err) || calls != tc.at || runs != tc.at-1 || time.Since(start) != 0 {
+				t.Errorf("swap %d fails with %v: got %v after %d swaps, %d runs and %v", tc.at, tc.err, err, calls, runs, time.Since(start))
+			}
+		}
+	})
 }

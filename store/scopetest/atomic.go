@@ -102,7 +102,9 @@ func overReleased(e *env) {
 func errorLeavesNothing(e *env) {
 	b := e.open(Settings{})
 	mine := errors.New("no stock left")
+	runs := 0
 	_, err := do(b, "a", func(ctx context.Context) (semel.Result, error) {
+		runs++
 		e.must(b.Effect(ctx, "a"))
 		return receipt("a"), mine
 	})
@@ -110,10 +112,14 @@ func errorLeavesNothing(e *env) {
 	e.again(b, "a")
 	// The database's own error, handed on.
 	_, err = do(b, "b", func(ctx context.Context) (semel.Result, error) {
+		runs++
 		e.must(b.Effect(ctx, "b"))
 		return semel.Result{}, fmt.Errorf("looking for stock: %w", b.Fail(ctx))
 	})
 	e.wants("the database's error", err, semel.ErrNotDone)
+	if runs != 2 {
+		e.Errorf("%d runs of two operations that failed by themselves, want 2", runs)
+	}
 	e.again(b, "b")
 }
 

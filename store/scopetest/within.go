@@ -11,6 +11,7 @@ func withinChecks() []check {
 	return []check{
 		{"within_commit_and_rollback", withinCommit},
 		{"within_two_keys", withinTwo},
+		{"within_two_transactions", withinTwoTransactions},
 		{"within_an_error", withinError},
 		{"within_a_failed_transaction", withinFailed},
 		{"within_an_ended_transaction", withinEnded},
@@ -80,6 +81,24 @@ func withinTwo(e *env) {
 	e.must(o.Commit())
 	e.once(b, "a")
 	e.once(b, "b")
+}
+
+// Another's transaction holds the key: who asks is told so soon, and runs nothing.
+func withinTwoTransactions(e *env) {
+	e.needsTwoWriters()
+	b := e.own()
+	runs := 0
+	first, second := b.Own(e.T), b.Own(e.T)
+	_, err := within(b, first, "a", &runs)
+	e.must(err)
+	_, err = within(b, second, "a", &runs)
+	e.wants("another's transaction holds the key", err, semel.ErrInProgress)
+	e.must(second.Rollback())
+	e.must(first.Commit())
+	if runs != 1 {
+		e.Errorf("%d runs, want 1", runs)
+	}
+	e.once(b, "a")
 }
 
 func withinError(e *env) {
