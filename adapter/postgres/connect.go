@@ -34,7 +34,6 @@ func connect(ctx context.Context, url string, o Options) (*engine, error) {
 	}
 	e := &engine{options: o, schema: pgx.Identifier{o.Schema}.Sanitize(), pooled: o.Pooler, untidy: make(chan struct{}, 1)}
 	e.sql, e.bound = texts(e.schema), boundTexts(e.schema)
-	e.barrier.wake.L = &e.barrier.mu
 	err := e.dial(ctx, url)
 	if isPooler(err) && !e.pooled {
 		e.pooled = true

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/semelhq/semel"
+	shared "github.com/semelhq/semel/adapter/internal/barrier"
 )
 
 // epoch is the first half of every version that is given while one server runs.
@@ -244,14 +245,11 @@ type barrier struct {
 	// that did wait was sent.
 	alone, covered atomic.Uint64
 
+	rounds shared.Barrier[struct{}]
+
 	mu sync.Mutex
 	// sure are transactions that were confirmed though an older one still runs.
-	sure    map[uint32]bool
-	wake    sync.Cond
-	running bool
-	begun   uint64 // rounds
-	ended   uint64 // the last round that came to its end
-	err     error  // of that round
+	sure map[uint32]bool
 }
 
 // passed notes that a commit has ended whose snapshot's xmin was given.
@@ -323,40 +321,15 @@ func (b *barrier) forget(promoted bool) {
 // confirm returns once everything that was visible when it was called is on the
 // standby. Callers that come together share a commit.
 func (e *engine) confirm(ctx context.Context) error {
-	done := make(chan error, 1)
-	go func() { done <- e.barrier.round(e.emit) }()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return fmt.Errorf("postgres: the record is not known to be on a standby yet: %w", context.Cause(ctx))
+	_, err := e.barrier.rounds.Wait(ctx, e.emit)
+	if err != nil && ctx.Err() != nil {
+		return fmt.Errorf("postgres: the record is not known to be on a standby yet: %w", err)
 	}
-}
-
-// emit is one commit that has nothing in it but a wait for the standby.
-func (e *engine) emit() error {
-	_, err := e.exec(context.Background(), call{statement: stmtBarrier})
 	return err
 }
 
-// round waits for a whole run of emit that began after the call.
-func (b *barrier) round(emit func() error) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	mine := b.begun + 1
-	for b.ended < mine {
-		if b.running {
-			b.wake.Wait()
-			continue
-		}
-		b.running = true
-		b.begun++
-		n := b.begun
-		b.mu.Unlock()
-		err := emit()
-		b.mu.Lock()
-		b.running, b.ended, b.err = false, n, err
-		b.wake.Broadcast()
-	}
-	return b.err
+// emit is one commit that has nothing in it but a wait for the standby.
+func (e *engine) emit() (struct{}, error) {
+	_, err := e.exec(context.Background(), call{statement: stmtBarrier})
+	return struct{}{}, err
 }
