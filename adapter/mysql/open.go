@@ -2,6 +2,7 @@ package mysql
 
 import (
 	"context"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"net"
@@ -137,13 +138,17 @@ func (e *engine) probe(ctx context.Context, c *session) error {
 	}
 	c.dirty = true
 	defer c.clean()
-	err := c.do(ctx, "START TRANSACTION;"+
+	counted := false
+	err := c.each(ctx, "START TRANSACTION;"+
 		"INSERT INTO semel_record (digest,epoch,counter,written,due,state,meta,result) SELECT x'',0,0,0,NULL,1,x'',NULL FROM semel_store WHERE id=0;"+
 		"UPDATE semel_record SET epoch=1,counter=1,written=0,due=NULL,state=1,meta=x'',result=NULL WHERE digest=x'' AND counter=0;"+
 		"DELETE FROM semel_record WHERE digest=x'';"+
 		"INSERT INTO semel_journal (written,digest,meta) SELECT 0,x'',x'' FROM semel_store WHERE id=0;"+
-		"ROLLBACK")
+		sqlFlush+";ROLLBACK", func(_ int, row []driver.Value) { counted = unsigned(row[0]) == 1 })
 	c.dirty = err != nil
+	if err == nil && !counted {
+		return errNoFlush
+	}
 	return err
 }
 

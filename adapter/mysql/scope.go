@@ -177,6 +177,12 @@ func (d *dialect) notWithin(ctx context.Context, c *appConn, s *semel.Swap, err 
 			return semel.Reading{}, d.failed(err)
 		}
 		if held := a.conflict(d.engine, s.Next.Digest, s.Old); held != nil {
+			if errors.Is(held.Err, semel.ErrConflict) {
+				err = d.engine.visible(ctx, &held.Reading.Record, c.session.run, &s.Next.Nonce)
+			}
+			if err != nil {
+				return semel.Reading{}, err
+			}
 			return held.Reading, held.Err
 		}
 		return semel.Reading{}, nil
@@ -191,3 +197,31 @@ func (d *dialect) notWithin(ctx context.Context, c *appConn, s *semel.Swap, err 
 	}
 	return semel.Reading{}, errors.Join(err, c.session.do(ctx, "SET "+giveWait))
 }
+
+// held gives a conflict on, once what it says may be relied on. No transaction is
+// open. mine is the nonce of the caller's write.
+func (d *dialect) held(ctx context.Context, c *appConn, held *semel.Swapped, mine *semel.Nonce) (semel.Reading, error) {
+	if errors.Is(held.Err, semel.ErrConflict) {
+		if err := d.engine.settle(ctx, &held.Reading.Record, c.session.run, mine); err != nil {
+			return semel.Reading{}, err
+		}
+	}
+	return held.Reading, held.Err
+}
+
+// torn is for a transaction that is not the one that was begun: a procedure has
+// ended that, and nobody knows what of the operation it has committed. The rest is
+// undone, and the key put in doubt, lest the operation runs again.
+func (d *dialect) torn(ctx context.Context, c *appConn, last semel.Swap) error {
+	next := last.Next
+	next.State, next.Class, next.TTL = semel.Pending, semel.AtMostOnce, time.Microsecond
+	next.Result, next.Replay, next.Code = nil, 0, 0
+	next.Nonce[0] ^= 0xff // another write than the one that did not happen
+	err := d.undo(ctx, c)
+	if err == nil {
+		_, err = d.engine.CompareAndSwap(ctx, last.Old, next)
+	}
+	return errors.Join(errTorn, err)
+}
+
+var errTorn = errors.New("mysql: a statement of the operation, in a stored procedure perhaps, has ended its transaction: what came before it may be committed, and the key is in doubt; take that statement out of the operation")

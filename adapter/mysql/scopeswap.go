@@ -179,7 +179,11 @@ func (d *dialect) Get(ctx context.Context, conn *sqltx.Conn, digest semel.Digest
 	if err != nil {
 		return semel.Reading{}, err
 	}
-	return d.read(ctx, c, &digest, d.script().get(d.engine, &digest))
+	r, err := d.read(ctx, c, &digest, d.script().get(d.engine, &digest))
+	if err == nil {
+		err = d.engine.visible(ctx, &r.Record, c.session.run, nil)
+	}
+	return r, err
 }
 
 // read sends a packet whose one result is what get asks for.
@@ -207,7 +211,11 @@ func (d *dialect) Begin(ctx context.Context, conn *sqltx.Conn, digest semel.Dige
 	}
 	c.open = true
 	t := d.script().add(committed).get(d.engine, &digest).add(";")
-	return d.read(ctx, c, &digest, d.begin(t, c, "").add("SET "+giveWait))
+	r, err := d.read(ctx, c, &digest, d.begin(t, c, "").add("SET "+giveWait))
+	if err == nil {
+		err = d.engine.settle(ctx, &r.Record, c.session.run, nil)
+	}
+	return r, err
 }
 
 // CompareAndSwap is part of sqltx.Dialect. A scope calls it before the operation
@@ -260,7 +268,7 @@ func (d *dialect) take(ctx context.Context, c *appConn, s *semel.Swap) (semel.Re
 			}
 		}
 		if held := a.conflict(d.engine, s.Next.Digest, s.Old); held != nil {
-			return held.Reading, held.Err
+			return d.held(ctx, c, held, &s.Next.Nonce)
 		}
 		if there || n == codeLockWait || n == codeNoWait {
 			return semel.Reading{}, semel.ErrInProgress
@@ -343,6 +351,7 @@ func (d *dialect) Commit(ctx context.Context, conn *sqltx.Conn, last semel.Swap)
 		case err == nil:
 			c.open = false
 			j.next.WrittenAt = a.now
+			d.engine.wrote(ep, &j.next)
 			return semel.Reading{Record: j.next, Now: a.now}, nil
 		case code(err) != codeOverflow || !last.Old.IsZero():
 			return d.uncommitted(ctx, c, last, err)
@@ -366,7 +375,11 @@ func (d *dialect) uncommitted(ctx context.Context, c *appConn, last semel.Swap, 
 			return semel.Reading{}, errors.Join(semel.ErrUndone, looked)
 		}
 		if held := a.conflict(d.engine, last.Next.Digest, last.Old); held != nil {
-			return held.Reading, held.Err
+			r, err := d.held(ctx, c, held, &last.Next.Nonce)
+			if err != nil && !errors.Is(err, semel.ErrConflict) && !errors.Is(err, semel.ErrDamaged) {
+				err = errors.Join(semel.ErrUndone, err)
+			}
+			return r, err
 		}
 		return semel.Reading{}, errors.Join(semel.ErrUndone, err)
 	case codeDeadlock, codeChanged, codeLockWait, codeNoWait:
@@ -380,20 +393,3 @@ func (d *dialect) uncommitted(ctx context.Context, c *appConn, last semel.Swap, 
 	}
 	return semel.Reading{}, d.engine.address.explain("commit", err)
 }
-
-// torn is for a transaction that is not the one that was begun: a procedure has
-// ended that, and nobody knows what of the operation it has committed. The rest is
-// undone, and the key put in doubt, lest the operation runs again.
-func (d *dialect) torn(ctx context.Context, c *appConn, last semel.Swap) error {
-	next := last.Next
-	next.State, next.Class, next.TTL = semel.Pending, semel.AtMostOnce, time.Microsecond
-	next.Result, next.Replay, next.Code = nil, 0, 0
-	next.Nonce[0] ^= 0xff // another write than the one that did not happen
-	err := d.undo(ctx, c)
-	if err == nil {
-		_, err = d.engine.CompareAndSwap(ctx, last.Old, next)
-	}
-	return errors.Join(errTorn, err)
-}
-
-var errTorn = errors.New("mysql: a statement of the operation, in a stored procedure perhaps, has ended its transaction: what came before it may be committed, and the key is in doubt; take that statement out of the operation")

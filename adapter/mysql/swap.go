@@ -155,7 +155,7 @@ func (e *engine) write(ctx context.Context, s *session, r *round, jobs []*job, e
 			inserts++
 		}
 	}
-	held := seen{rows: map[semel.Digest]row{}}
+	held := seen{run: s.run, rows: map[semel.Digest]row{}}
 	var at time.Time
 	s.dirty = true
 	err := s.each(ctx, string(e.statements(jobs, inserts, ep).b), func(set int, values []driver.Value) {
@@ -170,6 +170,9 @@ func (e *engine) write(ctx context.Context, s *session, r *round, jobs []*job, e
 		return errors.New("mysql: the server did not tell when it wrote: nobody knows the outcome")
 	case err == nil:
 		s.dirty = false
+		for _, j := range jobs {
+			e.wrote(ep, &j.next)
+		}
 		r.written(jobs, at)
 	case code(err) == codeOverflow && len(held.rows) > 0:
 		s.dirty = false
@@ -199,7 +202,7 @@ func (s *seen) note(values []driver.Value) {
 // lookUp ends the transaction, if there is one, and reads what is held under the
 // keys of the jobs: committed, since nothing of ours is open any more.
 func (e *engine) lookUp(ctx context.Context, s *session, r *round, jobs []*job) error {
-	held := seen{rows: map[semel.Digest]row{}}
+	held := seen{run: s.run, rows: map[semel.Digest]row{}}
 	var t script
 	t.add("ROLLBACK;SELECT ").add(e.now()).add(";SELECT ").add(e.now()).add("," + columns + " FROM semel_record WHERE digest IN (").digests(jobs).add(")")
 	err := s.each(ctx, string(t.b), func(set int, values []driver.Value) {
@@ -310,6 +313,7 @@ func (r *round) written(jobs []*job, now time.Time) {
 
 // seen is what a read of some keys gave.
 type seen struct {
+	run  [16]byte // the server that it is from
 	rows map[semel.Digest]row
 	now  time.Time
 }
@@ -346,7 +350,7 @@ func (s *seen) answer(digest semel.Digest, old semel.Version, e *engine) *semel.
 	case held && row.damage != nil:
 		return &semel.Swapped{Err: e.damaged(digest, row.damage)}
 	}
-	return &semel.Swapped{Reading: semel.Reading{Record: row.record, Now: s.now}, Err: semel.ErrConflict}
+	return &semel.Swapped{Reading: semel.Reading{Record: row.record, Now: s.now}, Err: met{s.run}}
 }
 
 // fail answers one job with an error.

@@ -43,6 +43,17 @@ CREATE TABLE IF NOT EXISTS semel_store (
 INSERT INTO semel_store (id, epoch, floor, run)
 SELECT 1, 0, 0, x'00000000000000000000000000000000' FROM (SELECT 1) one WHERE NOT EXISTS (SELECT 1 FROM semel_store);
 
+-- One row. A store counts in it only to have the server flush its log (see flush.go): what others had committed before is
+-- then on the disk, too.
+CREATE TABLE IF NOT EXISTS semel_flush (
+	id TINYINT UNSIGNED NOT NULL,
+	n  BIGINT UNSIGNED  NOT NULL,
+	PRIMARY KEY (id)
+) ENGINE=InnoDB;
+
+INSERT INTO semel_flush (id, n)
+SELECT 1, 0 FROM (SELECT 1) one WHERE NOT EXISTS (SELECT 1 FROM semel_flush);
+
 -- One row for each of these files that was run to its end.
 CREATE TABLE IF NOT EXISTS semel_schema (version INT UNSIGNED NOT NULL, PRIMARY KEY (version)) ENGINE=InnoDB;
 
@@ -51,6 +62,7 @@ SELECT 1 FROM (SELECT 1) one WHERE NOT EXISTS (SELECT 1 FROM semel_schema WHERE 
 
 -- +goose Down
 DROP TABLE IF EXISTS semel_schema;
+DROP TABLE IF EXISTS semel_flush;
 DROP TABLE IF EXISTS semel_store;
 DROP TABLE IF EXISTS semel_journal;
 DROP TABLE IF EXISTS semel_record;
