@@ -71,6 +71,8 @@ type Attempt struct {
 	// optimistic: nothing is claimed, and the record is written when it is done.
 	optimistic bool
 	reruns     int // transactions that did not commit
+	// barred, if it is not 0: no room for a new key, until that has passed.
+	barred time.Duration
 
 	phase   phase
 	old     Version   // what the swap under way goes over
@@ -94,6 +96,13 @@ func NewAttempt(ask Ask, digest Digest, owner string, nonce func() Nonce) Attemp
 	return Attempt{ask: ask, policy: ask.Policy, digest: digest, owner: owner, nonce: nonce}
 }
 
+// Bar has the attempt begin nothing, since its quota is used up: it answers for
+// what is held already. It is called before Begin.
+func (a *Attempt) Bar(retryAfter time.Duration) {
+	a.barred = max(retryAfter, 1)
+	a.bound, a.optimistic = false, false
+}
+
 // Begin starts the attempt. storeNow is the best estimate of the store's
 // clock; it serves to judge keys that carry their own time, and nothing else.
 //
@@ -109,7 +118,7 @@ func (a *Attempt) Begin(now, storeNow time.Time) Move {
 
 // take begins to take the key, of which nothing is known yet.
 func (a *Attempt) take(now time.Time) Move {
-	if a.optimistic {
+	if a.optimistic || a.barred > 0 {
 		return a.look(now)
 	}
 	return a.claim(now, Verdict{Action: Execute, Reason: Fresh, Attempt: 1})
@@ -193,6 +202,8 @@ func (a *Attempt) claimReply(now time.Time, r Reading, err error, mine bool) Mov
 func (a *Attempt) judge(now time.Time, r Reading) Move {
 	v := Decide(r, a.ask)
 	switch {
+	case v.Action == Execute && a.barred > 0:
+		return a.end(Verdict{Action: Refuse, Reason: OverQuota, RetryAfter: a.barred}, nil)
 	case v.Action == Execute && a.phase == claiming && !now.Before(a.giveUp):
 		// Others keep winning this key. Nothing of ours is in the store.
 		return a.end(Verdict{Action: Refuse, Reason: InProgress}, nil)

@@ -268,6 +268,7 @@ func (c *Claim) settled(kind EventKind, shared Verdict) (Verdict, error) {
 	if told.Reason == Finished && told.Held.Replay == 0 {
 		told = Verdict{Action: Refuse, Reason: Gone, Held: told.Held}
 	}
+	c.leave(c.fresh)
 	c.current().end(context.Canceled)
 	g.flights.land(&c.flight, &told, nil)
 	err := a.Err()

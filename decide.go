@@ -55,11 +55,13 @@ const (
 	Early
 	// Damaged: the stored record cannot be read; it is in doubt. Refuse.
 	Damaged
+	// OverQuota: the key is new, and its tenant has used up its quota. Refuse.
+	OverQuota
 )
 
 // String gives the reason in lower case, words joined by hyphens.
 func (r Reason) String() string {
-	names := [...]string{"", "fresh", "again", "taken-over", "finished", "shared", "in-progress", "mismatch", "in-doubt", "gone", "expired", "early", "damaged"}
+	names := [...]string{"", "fresh", "again", "taken-over", "finished", "shared", "in-progress", "mismatch", "in-doubt", "gone", "expired", "early", "damaged", "over-quota"}
 	if int(r) < len(names) {
 		return names[r]
 	}
@@ -74,6 +76,8 @@ type Ask struct {
 	// has to find out later what became of it, see [Policy.Resolve]. Nobody changes
 	// its bytes. Default: none.
 	Memo []byte
+	// Tenant is whose quota the operation counts for, if the policy has one.
+	Tenant string
 	// Policy must come from [Policy.Filled]; nil means the default policy.
 	Policy *Policy
 }
@@ -89,7 +93,8 @@ type Verdict struct {
 	// Held is the record to replay, or whose Code to tell when it is Gone. It is the
 	// zero Record for a mismatch: nothing of it is disclosed.
 	Held Record
-	// RetryAfter is when asking again makes sense, for a lease that runs.
+	// RetryAfter is when asking again makes sense, for a lease that runs and for a
+	// quota.
 	RetryAfter time.Duration
 	// Unconfirmed is the Reading's, set by the Attempt.
 	Unconfirmed bool
@@ -111,6 +116,8 @@ func (v Verdict) Err() error {
 		return ErrExpired
 	case Early:
 		return ErrEarly
+	case OverQuota:
+		return ErrOverQuota
 	}
 	return ErrInDoubt
 }

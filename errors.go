@@ -34,6 +34,9 @@ var (
 	ErrExpired = errors.New("semel: the key is older than keys are remembered")
 	// ErrEarly: the key's own time lies in the future. Set the clock. HTTP 400.
 	ErrEarly = errors.New("semel: the key's time lies in the future")
+	// ErrOverQuota: the tenant has begun as much as it may for now, and nothing was
+	// started. Try again later, with the same key. HTTP 429.
+	ErrOverQuota = errors.New("semel: the quota of new keys is used up")
 	// ErrSettled, from Claim.Complete: the key was settled by somebody else, whose
 	// record is the answer.
 	ErrSettled = errors.New("semel: the key was settled by another")

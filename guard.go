@@ -147,10 +147,12 @@ func (g *Guard) begin(ctx context.Context, ask Ask) (*Claim, Verdict, error) {
 // lead makes the attempt that this process' duplicates wait for.
 func (g *Guard) lead(ctx context.Context, w *work) (*Claim, Verdict, error) {
 	a := &w.attempt
+	w.enter(ctx)
 	move := a.Begin(w.now, w.now.Add(time.Duration(g.ahead.Load())))
 	a.waitEnd = w.start.Add(a.policy.Wait) // what was waited for a flight counts
 	move, err := w.drive(ctx, move, time.Time{})
 	if err != nil { // ctx ended while another's lease was waited for
+		w.leave(false)
 		g.flights.land(&w.flight, &Verdict{Action: Refuse, Reason: InProgress}, nil)
 		return nil, Verdict{}, err
 	}
@@ -158,6 +160,7 @@ func (g *Guard) lead(ctx context.Context, w *work) (*Claim, Verdict, error) {
 		c := &Claim{work: w, number: a.verdict.Attempt, digest: a.digest, unconfirmed: a.unconfirmed}
 		c.ctx.parent, c.ctx.claim = ctx, c
 		v := a.Verdict()
+		w.fresh = v.Reason == Fresh
 		g.tell(a, Claimed, w.start, nil)
 		if a.bound {
 			c.transactional = true
@@ -167,6 +170,7 @@ func (g *Guard) lead(ctx context.Context, w *work) (*Claim, Verdict, error) {
 		}
 		return c, v, nil
 	}
+	w.leave(false)
 	v, err := a.Verdict(), a.Err()
 	if v.Reason == Damaged {
 		err = nil

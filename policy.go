@@ -1,6 +1,7 @@
 package semel
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -46,9 +47,25 @@ type Policy struct {
 	// a completer calls it, see the package resolve. Policies that have one need names
 	// of their own. Default: nobody does but people.
 	Resolve Resolver
+	// Quota bounds what one tenant may begin. Default: nothing does.
+	Quota Quota
 	// WithholdKey leaves Record.Key empty: stores and journals then hold digests
 	// only, and people cannot look a key up by its name.
 	WithholdKey bool
+}
+
+// Quota bounds what one tenant may begin, see [Ask.Tenant]. A guard asks it before
+// anything of a request is written or runs. Who is refused there and repeats a
+// request that has begun before is answered all the same: the guard then looks for
+// the key, and refuses new ones alone. A Quota is safe for concurrent use.
+type Quota interface {
+	// Enter asks for room for one operation. If there is none, ok is false, and
+	// retryAfter says when to ask again. The request waits for Enter.
+	Enter(ctx context.Context, tenant string) (retryAfter time.Duration, ok bool)
+	// Leave follows each Enter that was ok, once the operation has ended or was not
+	// begun. fresh tells that its key was a new one; else the request was a duplicate
+	// or another attempt, and uses up nothing.
+	Leave(tenant string, fresh bool)
 }
 
 // maxAhead is how far in the future a key's own time may lie (INVARIANTS X2).

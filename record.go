@@ -158,6 +158,20 @@ func (r *Record) InDoubt(now time.Time) bool {
 	return r.State == Pending && !now.Before(r.Expires()) && !r.Class.takesOver()
 }
 
+// Tombstone gives r without its result, as a sweep leaves it once its replay is
+// over: a retry is told that the operation ran, and with which code. Nothing else
+// changes, and so it is still the same write.
+func (r Record) Tombstone() Record {
+	r.Result, r.Replay = nil, 0
+	return r
+}
+
+// Spent tells whether r keeps a result at now, a time on the store's clock, that
+// cannot be replayed any more.
+func (r *Record) Spent(now time.Time) bool {
+	return r.State == Done && r.Replay > 0 && !now.Before(r.WrittenAt.Add(r.Replay))
+}
+
 // Entry is a record as one write left it, with the digest of its result in
 // place of the result: one line of a journal, and what stores keep of a record
 // beside its result.

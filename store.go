@@ -3,6 +3,7 @@ package semel
 import (
 	"bytes"
 	"context"
+	"iter"
 	"time"
 )
 
@@ -63,8 +64,10 @@ type Batcher interface {
 
 // Sweeper is a Store that can forget what has expired by its own clock.
 type Sweeper interface {
-	// Sweep deletes at most limit records that are Done or Released and past their
-	// TTL, never a pending one (INVARIANTS X4), and tells how many it deleted.
+	// Sweep deletes records that are Done or Released and past their TTL, and makes
+	// tombstones ([Record.Tombstone]) of those whose result is [Record.Spent]. It
+	// touches no pending one (INVARIANTS X4). It tells how many it dealt with, at most
+	// limit: as many as that mean that there may be more.
 	Sweep(ctx context.Context, limit int) (int, error)
 }
 
@@ -105,6 +108,46 @@ func (f *Filter) Matches(r *Record, now time.Time) bool {
 type Journal interface {
 	// History gives the entries of one key, oldest first.
 	History(ctx context.Context, digest Digest) ([]Entry, error)
+}
+
+// Days is a Journal that is kept by the day (UTC) of its lines, so that a whole day
+// can be written elsewhere and dropped.
+type Days interface {
+	// Days gives the days that have lines, oldest first, each by its beginning. Today
+	// may be among them.
+	Days(ctx context.Context) ([]time.Time, error)
+	// Lines gives the lines of a day; those of one key are in the order of their
+	// versions. After an error there are no more. Lines that were written meanwhile
+	// may be among them, or not; to a day that has been over for an hour none come.
+	Lines(ctx context.Context, day time.Time) iter.Seq2[Entry, error]
+	// DropDay drops all lines of a day. It refuses today, by the store's clock. A day
+	// that has none is no error.
+	DropDay(ctx context.Context, day time.Time) error
+}
+
+// Measurer is a Store that can tell how much it holds, at a cost that does not
+// get in the way of requests.
+type Measurer interface {
+	Measure(ctx context.Context) (Measure, error)
+}
+
+// Measure is how much a store holds.
+type Measure struct {
+	// At is the store's clock.
+	At time.Time
+	// Records counts records, tombstones among them. Estimated tells that it is the
+	// store's own estimate, since counting would read them all.
+	Records   int64
+	Estimated bool
+	// Bytes is what the records take, with their indexes and with room that is free
+	// inside; JournalBytes is what the journal takes; -1 where the store cannot tell.
+	Bytes, JournalBytes int64
+	// OldestPending is when the pending record was written that was written first; the
+	// zero time if there is none.
+	OldestPending time.Time
+	// Overdue is when the record was due that has waited longest for the sweeper; the
+	// zero time if nothing is due.
+	Overdue time.Time
 }
 
 // Watcher is a Store that can tell when a key may have changed, so that whoever

@@ -21,6 +21,8 @@ type work struct {
 	flight  flight
 	attempt Attempt
 	op      *lazyContext // of the store's last call; nil before the first
+	entered bool         // the quota has let it in
+	fresh   bool         // what was granted is a new key
 	news    <-chan struct{}
 	unwatch func() // nil while the key is not watched
 }
@@ -59,6 +61,26 @@ func (w *work) prepare(ask Ask, digest Digest) {
 	a.bound = ask.Policy.Class == Transactional && w.guard.transactor != nil
 	a.optimistic = ask.Policy.Optimistic
 	w.store = w.guard.store
+}
+
+// enter asks the quota, if there is one.
+func (w *work) enter(ctx context.Context) {
+	a := &w.attempt
+	if a.policy.Quota == nil {
+		return
+	}
+	retryAfter, ok := a.policy.Quota.Enter(ctx, a.ask.Tenant)
+	if w.entered = ok; !ok {
+		a.Bar(retryAfter)
+	}
+}
+
+// leave gives back what enter got.
+func (w *work) leave(fresh bool) {
+	if w.entered {
+		w.entered = false
+		w.attempt.policy.Quota.Leave(w.attempt.ask.Tenant, fresh)
+	}
 }
 
 // drive carries out moves until the attempt runs or stops. It returns sooner,

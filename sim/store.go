@@ -81,7 +81,8 @@ func (s *store) broken(c *call) bool {
 	return !s.w.healed && s.damaged[c.key.slot] > s.w.now
 }
 
-// sweep deletes what has expired by the store's clock, never a pending record.
+// sweep deletes what has expired by the store's clock, never a pending record,
+// and drops results that cannot be replayed any more.
 func (s *store) sweep() {
 	swept := false
 	for _, k := range s.w.keys {
@@ -94,6 +95,11 @@ func (s *store) sweep() {
 			expired = true
 		}
 		if !expired {
+			if r.Spent(s.clock()) {
+				s.held[k.slot] = r.Tombstone()
+				swept = true
+				s.w.note(noteSweep, nil, k, int64(r.Version.Counter), int64(r.State))
+			}
 			continue
 		}
 		s.held[k.slot] = semel.Record{}

@@ -105,7 +105,7 @@ func TestARestartWithManyKeys(t *testing.T) {
 		t.Error(err)
 	}
 	all, err := main.List(t.Context(), semel.Filter{Limit: 2 * keys})
-	if err != nil || len(all) != keys || second.Stats().Reconciled != keys {
+	if err != nil || len(all) != keys || second.Stats().Reconciled < keys { // one that had to be tried again counts twice
 		t.Errorf("%d of %d keys are in the main store (%v): %+v", len(all), keys, err, second.Stats())
 	}
 }

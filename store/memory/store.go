@@ -135,8 +135,12 @@ func (sh *shard) sweep(now time.Time, limit int) int {
 		if swept == limit {
 			break
 		}
-		if r.State != semel.Pending && !now.Before(r.Expires()) {
+		switch {
+		case r.State != semel.Pending && !now.Before(r.Expires()):
 			delete(sh.m, d)
+			swept++
+		case r.Spent(now):
+			*r = r.Tombstone()
 			swept++
 		}
 	}

@@ -32,11 +32,13 @@ type plain struct {
 }
 
 var (
-	_ semel.Store   = (*plain)(nil)
-	_ semel.Batcher = (*plain)(nil)
-	_ semel.Sweeper = (*plain)(nil)
-	_ semel.Lister  = (*plain)(nil)
-	_ semel.Journal = (*plain)(nil)
+	_ semel.Store    = (*plain)(nil)
+	_ semel.Batcher  = (*plain)(nil)
+	_ semel.Sweeper  = (*plain)(nil)
+	_ semel.Days     = (*plain)(nil)
+	_ semel.Measurer = (*plain)(nil)
+	_ semel.Lister   = (*plain)(nil)
+	_ semel.Journal  = (*plain)(nil)
 )
 
 // plainMaker makes plain stores with a flaw, "" for none.
@@ -306,7 +308,14 @@ func (s *plain) Sweep(ctx context.Context, limit int) (int, error) {
 		if n >= limit && s.flaw != "sweeps without limit" {
 			break
 		}
+		if s.spent(r, now) {
+			s.records[d] = s.tombstone(r, now)
+			n++
+		}
 		if s.sweepable(r, now) {
+			if s.spent(r, now) {
+				n--
+			}
 			delete(s.records, d)
 			n++
 			if s.flaw == "a sweep takes the journal along" {
@@ -315,6 +324,33 @@ func (s *plain) Sweep(ctx context.Context, limit int) (int, error) {
 		}
 	}
 	return n, nil
+}
+
+func (s *plain) spent(r semel.Record, now time.Time) bool {
+	switch s.flaw {
+	case "keeps spent results":
+		return false
+	case "drops results too soon":
+		return r.Replay > 0 && now.After(r.WrittenAt.Add(r.Replay/2))
+	case "drops memos":
+		return r.Replay > 0 && !now.Before(r.WrittenAt.Add(r.Replay))
+	}
+	return r.Spent(now)
+}
+
+func (s *plain) tombstone(r semel.Record, now time.Time) semel.Record {
+	r = r.Tombstone()
+	switch s.flaw {
+	case "a tombstone is a write":
+		r.Version.Counter++
+	case "a tombstone lives anew":
+		r.WrittenAt = now
+	case "a tombstone has no code":
+		r.Code = 0
+	case "a tombstone could be replayed":
+		r.Result, r.Replay = []byte{}, time.Hour
+	}
+	return r
 }
 
 func (s *plain) sweepable(r semel.Record, now time.Time) bool {
@@ -333,62 +369,4 @@ func (s *plain) sweepable(r semel.Record, now time.Time) bool {
 		return r.State == semel.Done && !now.Before(r.Expires())
 	}
 	return r.State != semel.Pending && !now.Before(r.Expires())
-}
-
-func (s *plain) List(ctx context.Context, f semel.Filter) ([]semel.Record, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	limit := f.Limit
-	if limit == 0 {
-		limit = 100
-	}
-	var out []semel.Record
-	for _, d := range slices.SortedFunc(maps.Keys(s.records), func(a, b semel.Digest) int { return bytes.Compare(a[:], b[:]) }) {
-		r := s.records[d]
-		if s.matches(f, r) && len(out) < limit {
-			out = append(out, r)
-		} else if s.flaw == "the limit counts what is looked at" {
-			limit--
-		}
-	}
-	if s.flaw == "a list has no order" {
-		slices.Reverse(out)
-	}
-	return out, nil
-}
-
-func (s *plain) matches(f semel.Filter, r semel.Record) bool {
-	switch s.flaw {
-	case "After is included":
-		if r.Digest == f.After {
-			return true
-		}
-	case "every pending record is in doubt":
-		if f.InDoubt {
-			return r.State == semel.Pending
-		}
-	case "the ID is a pattern":
-		if f.ID == "%" {
-			return true
-		}
-	case "the ID is compared without case":
-		f.ID, r.Key.ID = strings.ToLower(f.ID), strings.ToLower(r.Key.ID)
-	}
-	return f.Matches(&r, s.now())
-}
-
-func (s *plain) History(ctx context.Context, d semel.Digest) ([]semel.Entry, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	out := slices.Clone(s.entries[d])
-	if s.flaw == "newest entry first" {
-		slices.Reverse(out)
-	}
-	return out, nil
 }

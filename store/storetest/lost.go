@@ -272,3 +272,129 @@ func guardRestart(e *env) {
 		e.Errorf("after a restart: got %+v, %v; want the receipt replayed", a, err)
 	}
 }
+
+// ErrLost is the error of a call whose request or answer a Faulty store lost.
+// Whether the write happened, nobody knows.
+var ErrLost = errors.New("storetest: lost on the way")
+
+// Call is one call of a Faulty store.
+type Call struct {
+	// Number counts the calls of the store, from 1.
+	Number int
+	// Digest is the digest asked for; of a batch the first one.
+	Digest semel.Digest
+	Swaps  []semel.Swap // nil for Get
+}
+
+// Writes tells whether it is no Get.
+func (c Call) Writes() bool { return c.Swaps != nil }
+
+// Faulty stands in front of a store and spoils its calls. It is safe for
+// concurrent use if Before and After are. It takes batches even where the store
+// behind does not; what else that can do is reached through Unwrap, unspoilt.
+type Faulty struct {
+	// Store is the store behind.
+	Store semel.Store
+	// Before is asked before each call. If it gives an error, that is the answer, and
+	// the store behind hears nothing. It may block. Default: no fault.
+	Before func(ctx context.Context, c Call) error
+	// After is asked when the store behind has answered. If it gives an error, the
+	// answer is lost: the write happened, and nobody is told. Default: no fault.
+	After func(ctx context.Context, c Call) error
+
+	calls atomic.Int64
+}
+
+// LoseAnswers gives a store in front of s that carries out every call, and
+// answers those for which lose says so with ErrLost.
+func LoseAnswers(s semel.Store, lose func(Call) bool) *Faulty {
+	return &Faulty{Store: s, After: lost(lose)}
+}
+
+// LoseRequests gives a store in front of s that answers the calls for which
+// lose says so with ErrLost, without carrying them out.
+func LoseRequests(s semel.Store, lose func(Call) bool) *Faulty {
+	return &Faulty{Store: s, Before: lost(lose)}
+}
+
+func lost(lose func(Call) bool) func(context.Context, Call) error {
+	return func(_ context.Context, c Call) error {
+		if lose(c) {
+			return ErrLost
+		}
+		return nil
+	}
+}
+
+// Unwrap is part of semel.Unwrapper.
+func (f *Faulty) Unwrap() semel.Store { return f.Store }
+
+// Get is part of semel.Store.
+func (f *Faulty) Get(ctx context.Context, d semel.Digest) (semel.Reading, error) {
+	c := f.call(d, nil)
+	if err := ask(ctx, f.Before, c); err != nil {
+		return semel.Reading{}, err
+	}
+	r, err := f.Store.Get(ctx, d)
+	return f.answer(ctx, c, r, err)
+}
+
+// CompareAndSwap is part of semel.Store.
+func (f *Faulty) CompareAndSwap(ctx context.Context, old semel.Version, next semel.Record) (semel.Reading, error) {
+	c := f.call(next.Digest, []semel.Swap{{Old: old, Next: next}})
+	if err := ask(ctx, f.Before, c); err != nil {
+		return semel.Reading{}, err
+	}
+	r, err := f.Store.CompareAndSwap(ctx, old, next)
+	return f.answer(ctx, c, r, err)
+}
+
+func (f *Faulty) answer(ctx context.Context, c Call, r semel.Reading, err error) (semel.Reading, error) {
+	if fault := ask(ctx, f.After, c); fault != nil {
+		return semel.Reading{}, fault
+	}
+	return r, err
+}
+
+// SwapMany is part of semel.Batcher. A fault is every swap's error.
+func (f *Faulty) SwapMany(ctx context.Context, swaps []semel.Swap) []semel.Swapped {
+	if len(swaps) == 0 {
+		return nil
+	}
+	c := f.call(swaps[0].Next.Digest, swaps)
+	err := ask(ctx, f.Before, c)
+	var out []semel.Swapped
+	if err == nil {
+		out = f.swapMany(ctx, swaps)
+		err = ask(ctx, f.After, c)
+	}
+	if err != nil {
+		out = make([]semel.Swapped, len(swaps))
+		for i := range out {
+			out[i].Err = err
+		}
+	}
+	return out
+}
+
+func (f *Faulty) swapMany(ctx context.Context, swaps []semel.Swap) []semel.Swapped {
+	if b, ok := semel.As[semel.Batcher](f.Store); ok {
+		return b.SwapMany(ctx, swaps)
+	}
+	out := make([]semel.Swapped, len(swaps))
+	for i, s := range swaps {
+		out[i].Reading, out[i].Err = f.Store.CompareAndSwap(ctx, s.Old, s.Next)
+	}
+	return out
+}
+
+func (f *Faulty) call(d semel.Digest, swaps []semel.Swap) Call {
+	return Call{Number: int(f.calls.Add(1)), Digest: d, Swaps: swaps}
+}
+
+func ask(ctx context.Context, fault func(context.Context, Call) error, c Call) error {
+	if fault == nil {
+		return nil
+	}
+	return fault(ctx, c)
+}

@@ -26,7 +26,6 @@ func sweepChecks() []check {
 		{"goes by the newest write: claimed again", 0, sweepReclaimed},
 		{"goes by the store's clock, not the caller's", 0, sweepCallersClock},
 		{"takes at most the limit", 0, sweepLimit},
-		{"with limit 0 takes nothing", 0, sweepLimitZero},
 		{"drains in several turns", 0, sweepDrains},
 		{"twice is harmless", 0, sweepTwice},
 		{"leaves the others as they are", 0, sweepLeavesOthers},
@@ -95,7 +94,7 @@ func sweepTakes(e *env, end func(semel.Record) semel.Record) {
 
 func sweepAfterLifetime(e *env) {
 	e.movable()
-	r := e.over(e.complete(e.insert(e.pending("k"))))
+	r := e.over(e.complete(e.insert(e.pending("k"))).Tombstone())
 	e.clock.move(r.TTL - time.Second)
 	e.sweep(100, 0)
 	e.holds(r)
@@ -136,7 +135,7 @@ func sweepLeavesLongest(e *env) {
 
 func sweepInstant(e *env) {
 	e.movable()
-	r := e.over(e.complete(e.insert(e.pending("k"))))
+	r := e.over(e.complete(e.insert(e.pending("k"))).Tombstone())
 	e.clock.move(r.TTL - 2*coarsest)
 	e.sweep(100, 0)
 	e.holds(r)
@@ -183,6 +182,7 @@ func sweepCallersClock(e *env) {
 
 func sweepLimit(e *env) {
 	all := e.expiredMany(7)
+	e.sweep(0, 0)
 	e.sweep(3, 3)
 	if n := e.left(all); n != 4 {
 		e.Fatalf("%d of 7 are left after a sweep with limit 3, want 4", n)
@@ -190,14 +190,6 @@ func sweepLimit(e *env) {
 	e.sweep(4, 4)
 	if n := e.left(all); n != 0 {
 		e.Fatalf("%d of 7 are left after sweeps with limits 3 and 4", n)
-	}
-}
-
-func sweepLimitZero(e *env) {
-	all := e.expiredMany(2)
-	e.sweep(0, 0)
-	if n := e.left(all); n != 2 {
-		e.Fatalf("%d of 2 are left after a sweep with limit 0", n)
 	}
 }
 
@@ -242,4 +234,162 @@ func sweepThenSwap(e *env) {
 	r := e.expiredMany(1)[0]
 	e.sweep(100, 1)
 	e.refuse(r.Version, e.heir(r), semel.Record{})
+}
+
+// tombstoneChecks: a sweep drops results that cannot be replayed any more, and
+// nothing else of their records (INVARIANTS X3).
+func tombstoneChecks() []check {
+	checks := []check{
+		{"of a done record past its replay", 0, func(e *env) { tombstoneOf(e, "receipt") }},
+		{"not before the replay ends", 0, func(e *env) { sweepLeaves(e, e.complete) }},
+		{"at the instant", 0, tombstoneInstant},
+		{"of an empty result", 0, func(e *env) { tombstoneOf(e, "") }},
+		{"of a large result", 0, func(e *env) { tombstoneOf(e, string(noise(300_000))) }},
+		{"not where no result was kept", 0, tombstoneOfNone},
+		{"not of what is pending or released", 0, tombstoneOfOthers},
+		{"counts for the limit", 0, tombstoneLimit},
+		{"is forgotten when its time comes", 0, tombstoneForgotten},
+		{"a record past both is forgotten", 0, tombstoneOfExpired},
+		{"can be written over", 0, tombstoneOver},
+		{"is listed", Lists, tombstoneListed},
+		{"leaves the journal alone", Journals, tombstoneJournal},
+		{"survives", Durable, tombstoneReopened},
+		{"another store sees it", Shared, tombstoneShared},
+	}
+	for i := range checks {
+		checks[i].needs |= Sweeps
+	}
+	return checks
+}
+
+// spent is a finished record whose result cannot be replayed any more.
+func (e *env) spent(id, result string) semel.Record {
+	e.Helper()
+	next := e.done(e.insert(e.pending(id)), result)
+	next.Replay = e.maker.short()
+	r := e.over(next)
+	e.pass(next.Replay + coarsest)
+	return r
+}
+
+func tombstoneOf(e *env, result string) {
+	e.Helper()
+	r := e.spent("k", result)
+	e.holds(r)
+	e.sweep(100, 1)
+	e.holds(r.Tombstone())
+	e.sweep(100, 0)
+	e.refuse(semel.Version{}, e.heir(r), r.Tombstone())
+}
+
+func tombstoneInstant(e *env) {
+	e.movable()
+	r := e.over(e.complete(e.insert(e.pending("k"))))
+	e.clock.move(r.Replay - 2*coarsest)
+	e.sweep(100, 0)
+	e.holds(r)
+	e.clock.move(4 * coarsest)
+	e.sweep(100, 1)
+	e.holds(r.Tombstone())
+}
+
+func tombstoneOfNone(e *env) {
+	next := e.complete(e.insert(e.pending("k")))
+	next.Result, next.Replay = nil, 0
+	r := e.over(next)
+	e.sweep(100, 0)
+	e.holds(r)
+}
+
+func tombstoneOfOthers(e *env) {
+	memo, free := e.pending("memo"), e.released(e.pending("free"))
+	memo.Result, memo.Replay, free.Replay = []byte("memo"), e.maker.short(), e.maker.short()
+	memo, free = e.insert(memo), e.insert(free)
+	e.pass(e.maker.short() + coarsest)
+	e.sweep(100, 0)
+	e.holds(memo)
+	e.holds(free)
+}
+
+func tombstoneLimit(e *env) {
+	e.spent("a", "receipt")
+	e.spent("b", "receipt")
+	e.spent("c", "receipt")
+	e.expiredMany(2)
+	e.sweep(4, 4)
+	e.sweep(4, 1)
+	e.sweep(4, 0)
+}
+
+func tombstoneForgotten(e *env) {
+	next := e.complete(e.insert(e.pending("k")))
+	next.Replay, next.TTL = e.maker.short(), 3*e.maker.short()
+	r := e.over(next)
+	e.pass(next.Replay + coarsest)
+	if !e.maker.RealTime { // else the rest may be over as well
+		e.sweep(100, 1)
+		e.holds(r.Tombstone())
+	}
+	e.pass(next.TTL)
+	e.sweep(100, 1)
+	e.digestHolds(r.Digest, semel.Record{})
+	e.holds(e.insert(e.heir(r)))
+}
+
+func tombstoneOfExpired(e *env) {
+	next := expired(e.complete(e.insert(e.pending("k"))))
+	next.Replay = 1
+	r := e.over(next)
+	e.pass(coarsest)
+	e.sweep(100, 1)
+	e.digestHolds(r.Digest, semel.Record{})
+}
+
+func tombstoneOver(e *env) {
+	r := e.spent("k", "receipt")
+	e.sweep(100, 1)
+	again := e.swap(r.Version, e.complete(r))
+	e.sweep(100, 0)
+	e.holds(again)
+}
+
+func tombstoneListed(e *env) {
+	r := e.spent("k", "receipt")
+	e.sweep(100, 1)
+	e.lists(semel.Filter{State: semel.Done}, r.Tombstone())
+}
+
+func tombstoneJournal(e *env) {
+	claim := e.insert(e.pending("k"))
+	next := e.complete(claim)
+	next.Replay = e.maker.short()
+	r := e.over(next)
+	e.pass(next.Replay + coarsest)
+	e.sweep(100, 1)
+	e.history(claim, r)
+}
+
+func tombstoneReopened(e *env) {
+	r := e.spent("k", "receipt")
+	e.sweep(100, 1)
+	e.reopen()
+	e.holds(r.Tombstone())
+	e.sweep(100, 0)
+	e.refuse(semel.Version{}, e.heir(r), r.Tombstone())
+}
+
+func tombstoneShared(e *env) {
+	var all []semel.Record
+	for i := range 3 {
+		all = append(all, e.spent(fmt.Sprint("k", i), "receipt"))
+	}
+	other := e.second()
+	for _, r := range all {
+		other.holds(r)
+	}
+	e.sweep(100, 3)
+	for _, r := range all {
+		other.holds(r.Tombstone())
+	}
+	other.sweep(100, 0)
 }
