@@ -17,12 +17,13 @@ import (
 // bent is a dialect whose transactions end as a test wants. Its keys are in no
 // database.
 type bent struct {
+	undone   bool // what fails was undone for another's sake
 	commit   func() error
 	rollback error
 }
 
 func (*bent) Check(context.Context, *Conn) error { return nil }
-func (*bent) Undone(error) bool                  { return false }
+func (b *bent) Undone(error) bool                { return b.undone }
 
 func (*bent) Get(context.Context, *Conn, semel.Digest) (semel.Reading, error) {
 	return semel.Reading{}, nil
