@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -175,7 +176,7 @@ func (p paper) record(f *found, now time.Time) {
 	}
 	line("scope", printable(who))
 	if isStep {
-		line("step", step+" of this operation")
+		line("step", step+" of this operation"+stepName(r))
 	}
 	if source == "content" {
 		line("key", "derived from the content")
@@ -228,6 +229,16 @@ func (p paper) timeline(entries []semel.Entry) {
 
 // maxMemo is how much of a memo people are shown.
 const maxMemo = 200
+
+// stepName gives what the operation calls a step, after a comma: its result begins
+// with the name's length and the name. It is empty for one whose result is not kept.
+func stepName(r *semel.Record) string {
+	n, width := binary.Uvarint(r.Result)
+	if width <= 0 || n > uint64(len(r.Result)-width) {
+		return ""
+	}
+	return ", " + printable(string(r.Result[width:width+int(n)]))
+}
 
 // splitStep takes the scope of a step's record apart: its operation's scope, and
 // the step's number in it.

@@ -46,7 +46,15 @@ Exit code 1 means that nothing was settled: the key is not in doubt, or unknown.
 		Example: `  semel resolve order-42 --not-done --why "no charge at the provider, case 881"
   semel resolve order-42 --done answer.json --status 201 --who anna \
     --why "charge ch_5 is in the ledger"`,
-		Args: checked(cobra.ExactArgs(1)),
+		Args: checked(func(_ *cobra.Command, args []string) error {
+			switch len(args) {
+			case 0:
+				return errors.New("which key? give one")
+			case 1:
+				return nil
+			}
+			return fmt.Errorf("one key at a time, and here are %d; put a key or a text with spaces in quotes", len(args))
+		}),
 		RunE: func(c *cobra.Command, args []string) error { return o.run(c, args[0]) },
 	}
 	flags := c.Flags()
@@ -59,8 +67,8 @@ Exit code 1 means that nothing was settled: the key is not in doubt, or unknown.
 	flags.StringVar(&o.contentType, "content-type", "", "media `TYPE` of the answer; else guessed from FILE")
 	flags.StringVar(&o.form, "form", "", "`FORM` of FILE: http, a body, or raw, the stored result byte for byte; else guessed from the scope")
 	flags.StringVar(&o.scope, "scope", "", "only a key of this `SCOPE`, as shown, or the part of it before a |")
-	flags.DurationVar(&o.replay, "replay", 24*time.Hour, "how long repetitions get the answer")
-	flags.DurationVar(&o.remember, "remember", 72*time.Hour, "how long the key is remembered; take the route's")
+	flags.DurationVar(&o.replay, "replay", 24*time.Hour, "`TIME` for which repetitions get the answer")
+	flags.DurationVar(&o.remember, "remember", 72*time.Hour, "`TIME` for which the key is remembered; take the route's")
 	flags.BoolVar(&o.json, "json", false, "print one JSON object")
 	flags.BoolP("help", "h", false, "show this")
 	c.DisableFlagsInUseLine = true
@@ -86,9 +94,20 @@ func (o *resolveOptions) check(c *cobra.Command) error {
 	case given("status") && (o.status < 200 || o.status > 599):
 		return fmt.Errorf("--status %d: an answer has a status from 200 to 599", o.status)
 	}
-	_, err := o.policy(0)
-	return err
+	if said := len(o.who) + len(o.why); said > maxSaid {
+		return fmt.Errorf("--who and --why have %d bytes together, and %d are kept: name the case, and tell the story there", said, maxSaid)
+	}
+	if o.replay > o.remember {
+		return fmt.Errorf("--remember %v is shorter than --replay %v: the key would be forgotten before its answer, and run again; make --remember at least as long", o.remember, o.replay)
+	}
+	if _, err := o.policy(0); err != nil {
+		return fmt.Errorf("--replay %v and --remember %v do not do: %s", o.replay, o.remember, strings.ReplaceAll(err.Error(), "semel: ", ""))
+	}
+	return nil
 }
+
+// maxSaid is what a settlement keeps of who said so and why, in bytes.
+const maxSaid = 1 << 10
 
 // policy is the retention that the settled key gets.
 func (o *resolveOptions) policy(size int) (semel.Policy, error) {

@@ -103,7 +103,8 @@ func TestResolveRefuses(t *testing.T) {
 		code int
 		want string
 	}{
-		{"", 2, "accepts 1 arg(s), received 0"},
+		{"", 2, "which key? give one"},
+		{"one two --not-done" + why, 2, "one key at a time, and here are 2"},
 		{"one" + why, 2, "say what happened: --done FILE, or --not-done"},
 		{"one --done f --not-done" + why, 2, "say what happened"},
 		{"one --not-done --who anna", 2, "say how you know: --why"},
@@ -113,7 +114,9 @@ func TestResolveRefuses(t *testing.T) {
 		{"one --done f --status 204" + why, 1, "with the status 204 has no body"},
 		{"one --done f --form json" + why, 2, "there are http and raw"},
 		{"one --done f --form raw --content-type text/plain" + why, 2, "without a --content-type"},
-		{"one --done f --remember 1h" + why, 2, "make remember at least 24h"},
+		{"one --done f --remember 1h" + why, 2, "--remember 1h0m0s is shorter than --replay 24h0m0s"},
+		{"one --done f --replay 1ms --remember 1s" + why, 2, "semel: --replay 1ms and --remember 1s do not do: policy"},
+		{"one --not-done --who anna --why " + strings.Repeat("x", 1100), 2, "--who and --why have 1104 bytes together, and 1024 are kept"},
 		{"one --done none" + why, 1, "the answer cannot be read"},
 		{"one --not-done --store sqlite:none.db" + why, 1, "there is no store at"},
 		{"one --not-done --store memory:" + why, 2, "is inside the gateway's process"},
@@ -180,7 +183,7 @@ func TestGetShowsMemoAndSteps(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, out, errs := semelRun(t, dir, "get", "k")
-	for _, want := range []string{"policy    charge", "memo      GET /charges/7", "step      1 of this operation", "semel resolve --done"} {
+	for _, want := range []string{"policy    charge", "memo      GET /charges/7", "step      1 of this operation, charge", "semel resolve --done"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("get:\n%s%swant %q", out, errs, want)
 		}
