@@ -99,9 +99,15 @@ func TestOddUpstreams(t *testing.T) {
 	}
 	for i, test := range tests {
 		path := fmt.Sprintf("/%s/odd/%d", test.route, i)
-		g.upstream.answer(path, test.answer)
+		closed := make(chan struct{})
+		g.upstream.answer(path, func(c net.Conn) {
+			test.answer(c)
+			_ = c.Close()
+			close(closed)
+		})
 		request := post(path, canary, "Idempotency-Key: k")
 		first := g.try(t, trial{test.name, path, request, false, want{status: test.status, starts: 1}})
+		<-closed // else the next request could be sent into a connection that is being closed
 		again := g.try(t, trial{test.name + ", asked again", path, request, false, want{status: test.status}})
 		if first.replayed || !again.replayed || first.body != test.body || again.body != test.body {
 			t.Errorf("%s: got %v and %v, want the body %q", test.name, first, again, test.body)
