@@ -123,6 +123,25 @@ func TestFieldBug30_WithinReadsWhatItMet(t *testing.T) {
 	}
 }
 
+// TestWithinAfterScope: a connection that a scope has had is good for a caller's
+// own transaction.
+func TestWithinAfterScope(t *testing.T) {
+	s := newShop(t, mysql.ScopeOptions{})
+	s.db.SetMaxOpenConns(1)
+	for i, before := range []operation{order(), order(text("INSERT INTO nowhere VALUES (1)"))} {
+		_, _ = s.do(fmt.Sprint("before ", i), before)
+		tx, err := s.db.BeginTx(t.Context(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		id := fmt.Sprint("k", i)
+		_, err = s.within(tx, id, func(ctx context.Context) (semel.Result, error) { return order()(ctx, tx) })
+		if err = errors.Join(err, tx.Commit()); err != nil || s.held(id).State != semel.Done {
+			t.Errorf("after operation %d: %v, and %v is held", i, err, s.held(id).State)
+		}
+	}
+}
+
 // routines are what an operation may call that ends its transaction unseen.
 func routines(t *testing.T, s *shop) {
 	t.Helper()

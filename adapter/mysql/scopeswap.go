@@ -349,7 +349,7 @@ func (d *dialect) Commit(ctx context.Context, conn *sqltx.Conn, last semel.Swap)
 		err = c.session.each(ctx, string(t.b), func(_ int, values []driver.Value) { a.note(values) })
 		switch {
 		case err == nil:
-			c.open = false
+			c.open, c.scoped = false, false
 			j.next.WrittenAt = a.now
 			d.engine.wrote(ep, &j.next)
 			return semel.Reading{Record: j.next, Now: a.now}, nil
