@@ -94,10 +94,13 @@ type proxy struct {
 
 	mu       sync.Mutex
 	open     map[net.Conn]bool
-	commands int  // of the protocol, so round trips, since the last reset
-	writes   int  // of them, those that insert or update records, or commit a scope's transaction
-	cut      bool // the next answer to a write
-	lose     bool // the next write itself
+	commands int           // of the protocol, so round trips, since the last reset
+	writes   int           // of them, those that insert or update records, or commit a scope's transaction
+	cut      bool          // the next answer to a write
+	lose     bool          // the next write itself
+	flushes  int           // of the commands, those that have the log flushed
+	noFlush  bool          // the next of them is lost
+	hold     chan struct{} // they wait until it is closed, if it is there
 }
 
 // between puts a proxy in front of the server of a URL, and gives the URL of that.
@@ -156,7 +159,10 @@ func (p *proxy) commandsOf(far, near net.Conn, cut chan struct{}) {
 		if _, err := io.ReadFull(near, body); err != nil {
 			return
 		}
-		lose, stop := p.note(head[3], string(body))
+		hold, lose, stop := p.note(head[3], string(body))
+		if hold != nil {
+			<-hold
+		}
 		if lose {
 			far.Close()
 			return
@@ -176,21 +182,27 @@ func (p *proxy) commandsOf(far, near net.Conn, cut chan struct{}) {
 }
 
 // note counts a packet, and tells what is to become of it.
-func (p *proxy) note(sequence byte, body string) (lose, cut bool) {
+func (p *proxy) note(sequence byte, body string) (hold chan struct{}, lose, cut bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if sequence != 0 {
-		return false, false
+		return nil, false, false
 	}
 	p.commands++
+	if strings.Contains(body, "UPDATE semel_flush SET n=n+1") {
+		p.flushes++
+		hold, lose = p.hold, p.noFlush
+		p.noFlush = false
+		return hold, lose, false
+	}
 	if !strings.Contains(body, "INSERT INTO semel_record") && !strings.Contains(body, "UPDATE semel_record") &&
 		!strings.Contains(body, "RELEASE SAVEPOINT semel_scope;COMMIT") {
-		return false, false
+		return nil, false, false
 	}
 	p.writes++
 	lose, cut = p.lose, p.cut
 	p.lose, p.cut = false, false
-	return lose, cut
+	return nil, lose, cut
 }
 
 // answers carries what the server says until it is cut. The server's side then
@@ -220,7 +232,7 @@ func answers(near, far net.Conn, cut chan struct{}) {
 func (p *proxy) reset() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.commands, p.writes = 0, 0
+	p.commands, p.writes, p.flushes = 0, 0, 0
 }
 
 func (p *proxy) counts() (commands, writes int) {
@@ -234,6 +246,32 @@ func (p *proxy) cutNext(answer bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.cut, p.lose = answer, !answer
+}
+
+// loseFlush loses the next command that has the log flushed.
+func (p *proxy) loseFlush() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.noFlush = true
+}
+
+// holdFlushes holds such commands back until release is called.
+func (p *proxy) holdFlushes() (release func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.hold = make(chan struct{})
+	return sync.OnceFunc(func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		close(p.hold)
+		p.hold = nil
+	})
+}
+
+func (p *proxy) flushed() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.flushes
 }
 
 // waitFor polls until ready says so.

@@ -73,15 +73,28 @@ func TestFieldBug35_KillLosesNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		wg.Wait()
-		// The server tells its start in whole seconds, and this one was started a
-		// moment ago.
-		time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(time.Second)))
-		if err := m.Start(); err != nil {
-			t.Fatal(err)
-		}
+		startAgain(t, m)
 		verify(t, s, acknowledged)
 	}
 	t.Logf("%d acknowledged keys over %d kills: 0 lost (95 %%: <= %.4f)", len(acknowledged), kills, 3/float64(len(acknowledged)))
+}
+
+// startAgain starts a server that was killed, as another than before: it tells
+// its start in whole seconds, and was started a moment ago.
+func startAgain(t *testing.T, m *server.MariaDB) {
+	t.Helper()
+	time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(time.Second)))
+	if err := m.Start(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func restart(t *testing.T, m *server.MariaDB) {
+	t.Helper()
+	if err := m.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	startAgain(t, m)
 }
 
 // verify checks that all that was acknowledged is there, or what came after it.

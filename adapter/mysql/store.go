@@ -178,7 +178,9 @@ func (e *engine) renew(ctx context.Context, s *session, seen *epoch, least uint6
 			return nil, err
 		}
 		if made && now.run == s.run && now.number >= max(least, 1) {
-			if now.logged, err = s.logged(ctx); err != nil {
+			if last := e.epoch.Load(); last != nil && last.run == now.run {
+				now.logged = last.logged
+			} else if now.logged, err = s.logged(ctx); err != nil {
 				return nil, err
 			}
 			e.epoch.Store(now)

@@ -11,7 +11,8 @@ import (
 
 // TestRoundTrips counts commands on the wire: the README's figures.
 func TestRoundTrips(t *testing.T) {
-	p, url := between(t, database(t, name()))
+	direct := database(t, name())
+	p, url := between(t, direct)
 	s := connect(t, url, mysql.Options{})
 	defer s.Close()
 	var held, done semel.Record
@@ -20,7 +21,7 @@ func TestRoundTrips(t *testing.T) {
 		p.reset()
 		do()
 		got, _ := p.counts()
-		t.Logf("%-40s %d round trips", what, got)
+		t.Logf("%-46s %d round trips", what, got)
 		if got != want {
 			t.Errorf("%s: %d round trips, want %d", what, got, want)
 		}
@@ -45,6 +46,12 @@ func TestRoundTrips(t *testing.T) {
 	trips("a duplicate of that, replayed", 1, refused(semel.Version{}, claim("k")))
 	trips("a reading", 1, func() { _, _ = s.Get(t.Context(), done.Digest) })
 	trips("a completion that comes too late", 2, refused(held.Version, completion(held, "late")))
+	elsewhere(t, direct, "theirs", "theirs, read")
+	swap(t, s, claim("the epoch is known"))
+	trips("a duplicate that another process has completed", 2, refused(semel.Version{}, claim("theirs")))
+	trips("another of it", 1, refused(semel.Version{}, claim("theirs")))
+	trips("a reading of such", 2, func() { _, _ = s.Get(t.Context(), claim("theirs, read").Digest) })
+	trips("another of it", 1, func() { _, _ = s.Get(t.Context(), claim("theirs, read").Digest) })
 	var out []semel.Swapped
 	trips("100 claims in one batch", 1, func() { out = s.SwapMany(t.Context(), many(100)) })
 	for i, o := range out {
