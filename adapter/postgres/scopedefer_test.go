@@ -1,0 +1,76 @@
+package postgres_test
+
+import (
+	"context"
+	stdsql "database/sql"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/semelhq/semel"
+	"github.com/semelhq/semel/adapter/postgres"
+)
+
+// What the server finds at COMMIT alone undoes all for good: nothing runs again,
+// and the key is free. A serialization failure that it finds there runs again.
+func TestScopeFailsAtCommit(t *testing.T) {
+	url, schema := servers.Postgres(t).URL("postgres"), newSchema(t)
+	store := opened(t, url, "k"+schema, postgres.Options{MaxConns: 2})
+	db := sql(t, url)
+	run(t, db, "CREATE SCHEMA IF NOT EXISTS "+schema)
+	run(t, db, "CREATE TABLE "+schema+".accounts (id int PRIMARY KEY)")
+	run(t, db, "CREATE TABLE "+schema+".orders (account int REFERENCES "+schema+".accounts DEFERRABLE INITIALLY DEFERRED)")
+	run(t, db, "CREATE TABLE "+schema+".victims (n int)")
+	run(t, db, "CREATE SEQUENCE "+schema+".seen")
+	run(t, db, `CREATE FUNCTION `+schema+`.once() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+		IF nextval('`+schema+`.seen') = 1 THEN RAISE EXCEPTION 'undone for a test' USING ERRCODE = '40001'; END IF; RETURN NULL; END $$`)
+	run(t, db, "CREATE CONSTRAINT TRIGGER once AFTER INSERT ON "+schema+".victims DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION "+schema+".once()")
+	deferred, victim := "INSERT INTO "+schema+".orders VALUES (7)", "INSERT INTO "+schema+".victims VALUES (1)"
+	for _, optimistic := range []bool{false, true} {
+		policy := semel.Policy{Optimistic: optimistic}
+		scope, err := postgres.NewScope(store, pooled(t, url, 2), postgres.ScopeOptions{Policy: policy})
+		must(t, err)
+		overSQL, err := postgres.NewSQLScope(store, openedDB(t, url), postgres.SQLScopeOptions{Policy: policy})
+		must(t, err)
+		for name, do := range map[string]func(key semel.Key, statement string, runs *int) (semel.Answer, error){
+			"pgx": func(key semel.Key, statement string, runs *int) (semel.Answer, error) {
+				return scope.Do(t.Context(), key, semel.Fingerprint{}, func(ctx context.Context, tx pgx.Tx) (semel.Result, error) {
+					*runs++
+					_, err := tx.Exec(ctx, statement)
+					return semel.Result{Code: 201}, err
+				})
+			},
+			"database/sql": func(key semel.Key, statement string, runs *int) (semel.Answer, error) {
+				return overSQL.Do(t.Context(), key, semel.Fingerprint{}, func(ctx context.Context, tx *stdsql.Tx) (semel.Result, error) {
+					*runs++
+					_, err := tx.ExecContext(ctx, statement)
+					return semel.Result{Code: 201}, err
+				})
+			},
+		} {
+			key := semel.Key{Scope: name, ID: map[bool]string{false: "claim", true: "optimistic"}[optimistic]}
+			runs := 0
+			_, err := do(key, deferred, &runs)
+			if !errors.Is(err, semel.ErrNotDone) || !strings.Contains(err.Error(), "foreign key") || runs != 1 {
+				t.Errorf("%v: a deferred constraint: %v after %d runs, want that nothing was done, after one", key, err, runs)
+			}
+			if r, err := store.Get(t.Context(), scope.Guard().Digest(key)); err != nil || r.Record.Held() {
+				t.Errorf("%v: held: %+v, %v", key, r.Record, err)
+			}
+			run(t, db, "ALTER SEQUENCE "+schema+".seen RESTART")
+			run(t, db, "DELETE FROM "+schema+".victims")
+			runs = 0
+			if a, err := do(key, victim, &runs); err != nil || a.Replayed || runs != 2 {
+				t.Errorf("%v: a serialization failure at the commit: %+v, %v after %d runs, want the second one's answer", key, a, err, runs)
+			}
+			if n := number(t, db, "SELECT count(*) FROM "+schema+".victims"); n != 1 {
+				t.Errorf("%v: %d effects, want 1", key, n)
+			}
+		}
+	}
+	if n := number(t, db, "SELECT count(*) FROM "+schema+".orders"); n != 0 {
+		t.Errorf("%d orders of accounts that are not there", n)
+	}
+}
