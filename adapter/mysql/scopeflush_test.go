@@ -3,6 +3,7 @@ package mysql_test
 import (
 	"context"
 	"database/sql"
+	"fmt"
 	"testing"
 
 	"github.com/semelhq/semel"
@@ -30,86 +31,112 @@ func flushShop(t *testing.T, o mysql.ScopeOptions) (s, other *shop, p *proxy) {
 	return s, other, p
 }
 
+// flushTest is a shop, another process', and the flushes of the first one.
+type flushTest struct {
+	*shop
+	other *shop
+	p     *proxy
+	level sql.IsolationLevel
+	name  string
+}
+
+// flushes checks how many there were since the last check.
+func (f *flushTest) flushes(what string, want int) {
+	f.Helper()
+	if n := f.p.flushed(); n != want {
+		f.Errorf("%s, %s: %d flushes, want %d", f.name, what, n, want)
+	}
+	f.p.reset()
+}
+
+func (f *flushTest) replayed(what string, a semel.Answer, err error) {
+	f.Helper()
+	if err != nil || !a.Replayed || string(a.Data) != "ordered" {
+		f.Errorf("%s, %s: got %+v, %v; want the answer replayed", f.name, what, a, err)
+	}
+}
+
+// take has the other process complete a key.
+func (f *flushTest) take(id string) {
+	f.Helper()
+	if a, err := f.other.do(id, order()); err != nil || a.Replayed {
+		f.Fatalf("%+v, %v", a, err)
+	}
+}
+
 // A scope's duplicate is answered with what is on disk, too.
 func TestFieldBug28_ScopeReplayWaitsForTheFlush(t *testing.T) {
 	for name, level := range levels() {
 		for _, optimistic := range []bool{false, true} {
 			s, other, p := flushShop(t, mysql.ScopeOptions{Tx: sql.TxOptions{Isolation: level}, Policy: semel.Policy{Optimistic: optimistic}})
-			flushes := func(what string, want int) {
-				t.Helper()
-				if n := p.flushed(); n != want {
-					t.Errorf("%s, optimistic %t, %s: %d flushes, want %d", name, optimistic, what, n, want)
-				}
-				p.reset()
+			f := &flushTest{s, other, p, level, fmt.Sprintf("%s, optimistic %t", name, optimistic)}
+			f.duplicates()
+			if optimistic {
+				f.meanwhile()
 			}
-			replayed := func(what string, a semel.Answer, err error) {
-				t.Helper()
-				if err != nil || !a.Replayed || string(a.Data) != "ordered" {
-					t.Errorf("%s, optimistic %t, %s: got %+v, %v; want the answer replayed", name, optimistic, what, a, err)
-				}
-			}
-			take := func(id string) {
-				t.Helper()
-				if a, err := other.do(id, order()); err != nil || a.Replayed {
-					t.Fatalf("%+v, %v", a, err)
-				}
-			}
-			if _, err := s.do("mine", order()); err != nil {
-				t.Fatal(err)
-			}
-			a, err := s.do("mine", order())
-			replayed("its own", a, err)
-			flushes("its own", 0)
-
-			take("k")
-			p.loseFlush() // the guard asks again
-			a, err = s.do("k", order())
-			replayed("another's", a, err)
-			flushes("another's", 2)
-			a, err = s.do("k", order())
-			replayed("another's again", a, err)
-			flushes("another's again", 0)
-
-			if optimistic { // met at the COMMIT
-				a, err = s.do("c", order(func(context.Context, *sql.Tx) error { take("c"); return nil }))
-				replayed("another's, meanwhile", a, err)
-				flushes("another's, meanwhile", 1)
-				p.loseFlush() // it runs again, and reads first
-				ran := false
-				a, err = s.do("d", order(func(context.Context, *sql.Tx) error {
-					if !ran {
-						take("d")
-					}
-					ran = true
-					return nil
-				}))
-				replayed("another's, meanwhile, and the flush is lost", a, err)
-				flushes("another's, meanwhile, and the flush is lost", 2)
-			}
-
-			take("w")
-			for want, lose := range []bool{false, true} {
-				if lose {
-					p.loseFlush()
-				}
-				tx, err := s.db.BeginTx(t.Context(), &sql.TxOptions{Isolation: level})
-				if err != nil {
-					t.Fatal(err)
-				}
-				a, err := s.within(tx, "w", func(context.Context) (semel.Result, error) {
-					t.Error("a duplicate was executed")
-					return semel.Result{}, nil
-				})
-				if want == 0 {
-					replayed("in a caller's transaction", a, err)
-					flushes("in a caller's transaction", 1)
-				} else if err == nil && p.flushed() < 2 {
-					t.Errorf("%s, in a caller's transaction, and the flush is lost: got %+v after %d flushes", name, a, p.flushed())
-				}
-				tx.Rollback()
-				p.reset()
-			}
+			f.inTransactions()
 		}
+	}
+}
+
+func (f *flushTest) duplicates() {
+	if _, err := f.do("mine", order()); err != nil {
+		f.Fatal(err)
+	}
+	a, err := f.do("mine", order())
+	f.replayed("its own", a, err)
+	f.flushes("its own", 0)
+	f.take("k")
+	f.p.loseFlush() // the guard asks again
+	a, err = f.do("k", order())
+	f.replayed("another's", a, err)
+	f.flushes("another's", 2)
+	a, err = f.do("k", order())
+	f.replayed("another's again", a, err)
+	f.flushes("another's again", 0)
+}
+
+// meanwhile has the other's met at the COMMIT.
+func (f *flushTest) meanwhile() {
+	a, err := f.do("c", order(func(context.Context, *sql.Tx) error { f.take("c"); return nil }))
+	f.replayed("another's, meanwhile", a, err)
+	f.flushes("another's, meanwhile", 1)
+	f.p.loseFlush() // it runs again, and reads first
+	taken := false
+	a, err = f.do("d", order(func(context.Context, *sql.Tx) error {
+		if !taken {
+			f.take("d")
+		}
+		taken = true
+		return nil
+	}))
+	f.replayed("another's, meanwhile, and the flush is lost", a, err)
+	f.flushes("another's, meanwhile, and the flush is lost", 2)
+}
+
+// inTransactions has it met in transactions of a caller's own.
+func (f *flushTest) inTransactions() {
+	f.take("w")
+	for _, lost := range []bool{false, true} {
+		if lost {
+			f.p.loseFlush()
+		}
+		tx, err := f.db.BeginTx(context.Background(), &sql.TxOptions{Isolation: f.level})
+		if err != nil {
+			f.Fatal(err)
+		}
+		a, err := f.within(tx, "w", func(context.Context) (semel.Result, error) {
+			f.Error("a duplicate was executed")
+			return semel.Result{}, nil
+		})
+		if !lost {
+			f.replayed("in a caller's transaction", a, err)
+			f.flushes("in a caller's transaction", 1)
+		} else if err == nil && f.p.flushed() < 2 {
+			f.Errorf("%s, in a caller's transaction, and the flush is lost: got %+v after %d flushes", f.name, a, f.p.flushed())
+		}
+		_ = tx.Rollback()
+		f.p.reset()
 	}
 }
 
