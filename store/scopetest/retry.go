@@ -2,6 +2,7 @@ package scopetest
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 
 	"github.com/semelhq/semel"
@@ -12,6 +13,7 @@ func retryChecks() []check {
 		{"T5_undone_is_run_again", runAgain},
 		{"T5_undone_again_and_again", againAndAgain},
 		{"T5_swallowed", swallowedUndone},
+		{"T5_told_in_other_words", undoneInOtherWords},
 	}
 }
 
@@ -78,6 +80,25 @@ func swallowedUndone(e *env) {
 		e.wants("undone, and swallowed", err, semel.ErrNotDone)
 		e.again(b, "a")
 		return
+	}
+	e.once(b, "a")
+}
+
+// An operation that gives back an error of its own, in which the database's cannot
+// be found, runs again all the same.
+func undoneInOtherWords(e *env) {
+	b := e.open(Settings{})
+	e.needsUndo(b)
+	var runs atomic.Int64
+	_, err := do(b, "a", func(ctx context.Context) (semel.Result, error) {
+		e.must(b.Effect(ctx, "a"))
+		if runs.Add(1) == 1 && b.Undo(ctx) != nil {
+			return semel.Result{}, errors.New("the order could not be saved")
+		}
+		return receipt("a"), nil
+	})
+	if err != nil || runs.Load() != 2 {
+		e.Fatalf("got %v after %d runs, want the second one's answer", err, runs.Load())
 	}
 	e.once(b, "a")
 }

@@ -17,13 +17,14 @@ import (
 // bent is a dialect whose transactions end as a test wants. Its keys are in no
 // database.
 type bent struct {
-	undone   bool // what fails was undone for another's sake
+	undone   error // what fails with it was undone for another's sake
 	commit   func() error
 	rollback error
+	swap     error // of each swap but the first and the last
 }
 
 func (*bent) Check(context.Context, *Conn) error { return nil }
-func (b *bent) Undone(error) bool                { return b.undone }
+func (b *bent) Undone(err error) bool            { return b.undone != nil && errors.Is(err, b.undone) }
 
 func (*bent) Get(context.Context, *Conn, semel.Digest) (semel.Reading, error) {
 	return semel.Reading{}, nil
@@ -33,8 +34,8 @@ func (*bent) Begin(_ context.Context, _ *Conn, _ semel.Digest, first *semel.Swap
 	return semel.Reading{Record: first.Next}, nil
 }
 
-func (*bent) CompareAndSwap(_ context.Context, _ *Conn, _ semel.Version, next semel.Record) (semel.Reading, error) {
-	return semel.Reading{Record: next}, nil
+func (b *bent) CompareAndSwap(_ context.Context, _ *Conn, _ semel.Version, next semel.Record) (semel.Reading, error) {
+	return semel.Reading{Record: next}, b.swap
 }
 
 func (b *bent) Commit(_ context.Context, _ *Conn, last semel.Swap) (semel.Reading, error) {

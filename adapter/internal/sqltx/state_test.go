@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/semelhq/semel"
+	"github.com/semelhq/semel/store/memory"
 )
 
 // TestStates has what statements come to, one after the other, and whether the
@@ -60,18 +61,60 @@ func TestStates(t *testing.T) {
 	}
 }
 
-// TestCommitAfterAnUndoneStatement: what the operation did not report is run again
-// if it was undone for another's sake, and is final if not.
+// TestCommitAfterAnUndoneStatement: what the operation did not report, or in words
+// of its own, is run again if it was undone for another's sake, and is final if not.
 func TestCommitAfterAnUndoneStatement(t *testing.T) {
-	for _, undone := range []bool{false, true} {
-		_, tx := begun(t, &bent{undone: undone, commit: func() error {
+	victim := errors.New("a deadlock's victim")
+	for _, failed := range []error{victim, errors.New("a constraint")} {
+		_, tx := begun(t, &bent{undone: victim, commit: func() error {
 			t.Error("it was committed")
 			return nil
 		}})
-		_ = tx.(*transaction).state.note(&controlled{}, errors.New("a statement failed"))
-		want := map[bool]error{false: semel.ErrNotDone, true: semel.ErrUndone}[undone]
+		own := errors.New("out of stock")
+		if tx.Undone(own) {
+			t.Error("an error of the operation's own was taken for the database's")
+		}
+		_ = tx.(*transaction).state.note(&controlled{}, failed)
+		if tx.Undone(own) != (failed == victim) {
+			t.Errorf("after %v the operation's own error is undone: %t", failed, tx.Undone(own))
+		}
+		want := semel.ErrNotDone
+		if failed == victim {
+			want = semel.ErrUndone
+		}
 		if _, err := tx.Commit(context.Background(), semel.Swap{}); !errors.Is(err, want) {
-			t.Errorf("undone %t: %v, want %v", undone, err, want)
+			t.Errorf("after %v: %v, want %v", failed, err, want)
+		}
+	}
+}
+
+// TestOwnTransactionAfterASwap: a caller's own transaction is not committed after a
+// key was not written in it for another reason than that it is taken.
+func TestOwnTransactionAfterASwap(t *testing.T) {
+	broken := errors.New("the disk is full")
+	for name, c := range map[string]struct {
+		swap    error
+		next    semel.State
+		commits bool
+	}{
+		"done":    {nil, semel.Done, true},
+		"pending": {nil, semel.Pending, false},
+		"taken":   {semel.ErrConflict, semel.Pending, true},
+		"failed":  {broken, semel.Done, false},
+	} {
+		b := &bent{swap: c.swap}
+		db, scoped := begun(t, b)
+		scoped.Rollback()
+		tx, err := db.Begin()
+		if err != nil {
+			t.Fatal(err)
+		}
+		in := In(memory.New(memory.Options{}), b, tx)
+		if _, err := in.CompareAndSwap(t.Context(), semel.Version{}, semel.Record{State: c.next}); !errors.Is(err, c.swap) {
+			t.Errorf("%s: %v, want %v", name, err, c.swap)
+		}
+		if err := tx.Commit(); (err == nil) != c.commits {
+			t.Errorf("%s: the commit: %v, want it to happen: %t", name, err, c.commits)
 		}
 	}
 }
