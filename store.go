@@ -178,7 +178,28 @@ type Description struct {
 	// Cautions name settings that weaken the store, one sentence each, with what to
 	// do about it.
 	Cautions []string
+	// Traits are facts about the store by which a program judges whether it suits,
+	// as lifecycle.Lint does. What a store does not know of itself is not among them.
+	Traits []Trait
 }
+
+// Trait is a fact that weakens a store.
+type Trait string
+
+const (
+	// TraitEvicts: the server deletes records to make room, or has done so.
+	TraitEvicts Trait = "evicts"
+	// TraitLossyFailover: a standby that may lack what was acknowledged can take over.
+	TraitLossyFailover Trait = "lossy-failover"
+	// TraitReplica: what is reached is a replica, which lags behind.
+	TraitReplica Trait = "replica"
+	// TraitClockOff: the store's clock and this machine's are more than a minute apart.
+	TraitClockOff Trait = "clock-off"
+	// TraitTornPages: loss of power may leave a page half written.
+	TraitTornPages Trait = "torn-pages"
+	// TraitDiverges: while the store is away, each process decides by itself.
+	TraitDiverges Trait = "diverges"
+)
 
 // Survival is a scale of events, each worse than the one before.
 type Survival uint8
