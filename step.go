@@ -25,6 +25,10 @@ var ErrStep = errors.New("semel: the steps do not fit")
 // in every attempt (INVARIANTS O2) and is in fn's context, see [DerivedKey]:
 // semelhttp's Transport sends it by itself. One step makes one call.
 //
+// With the class Transactional a step's record is written beside the transaction, and
+// stays if that is undone. Where the database has one writer at a time, as SQLite
+// does, that cannot be, and the step is refused with [ErrRejected].
+//
 // A step does not start once the lease of its claim has ended: another attempt may
 // hold the key, and the error is [ErrInDoubt].
 //
@@ -79,6 +83,9 @@ func (c *Claim) nextStep(name string) (w *work, root Digest, again bool, err err
 		return nil, root, false, errors.New("semel: a step of a claim that has ended")
 	case lost, !time.Now().Before(c.safe):
 		return nil, root, false, fmt.Errorf("%w: step %q was not started, since the lease has ended and another attempt may hold the key", ErrInDoubt, name)
+	case c.transactional && oneWriter(c.guard.transactor):
+		return nil, root, false, fmt.Errorf("%w: step %q was not started: its record is written beside the operation's transaction, and this database has one writer at a time; "+
+			"stage a job in the transaction and call from there, or take the class Fenced", ErrRejected, name)
 	case name == "":
 		return nil, root, false, fmt.Errorf("%w: a step needs a name", ErrStep)
 	case slices.Contains(c.steps, name):
@@ -97,6 +104,13 @@ func (c *Claim) nextStep(name string) (w *work, root Digest, again bool, err err
 	a := &w.attempt
 	a.optimistic, a.phase = true, looking
 	return w, c.attempt.digest, c.number > 1 || c.transactional, nil
+}
+
+// oneWriter tells whether the transactor's database lets one transaction write at a
+// time, whatever it writes. A transactor says so by a method OneWriter.
+func oneWriter(t Transactor) bool {
+	w, ok := t.(interface{ OneWriter() bool })
+	return ok && w.OneWriter()
 }
 
 // endStep records what a step came to. tooLong is the error of a result that is

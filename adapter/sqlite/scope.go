@@ -34,7 +34,7 @@ type ScopeOptions struct {
 // safe for concurrent use.
 //
 // The operations of a file come one after the other, since SQLite has one writer:
-// keep them short, and call nobody over a network inside.
+// keep them short, and call nobody over a network inside. Steps are refused.
 type Scope struct{ scope *sqltx.Scope }
 
 // NewScope gives a scope over db, which has to be made by [OpenDB] for the file
@@ -55,7 +55,7 @@ func NewScope(store *Store, db *sql.DB, o ScopeOptions) (*Scope, error) {
 		o.LockWait = 500 * time.Millisecond
 	}
 	d := &dialect{store: store, lockWait: o.LockWait, turn: make(chan struct{}, 1)}
-	scope, err := sqltx.New(db, store, d, sqltx.Options{Policy: o.Policy, Guard: o.Guard})
+	scope, err := sqltx.New(db, store, d, sqltx.Options{Policy: o.Policy, Guard: o.Guard, OneWriter: true})
 	if err != nil {
 		return nil, fmt.Errorf("sqlite: no scope: %w", err)
 	}

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/semelhq/semel"
@@ -116,5 +117,27 @@ func own(t testing.TB, store *sqlite.Store, db *sql.DB) *scopetest.Own {
 		Effect: func(name string) error { return exec("INSERT INTO effect VALUES (?)", name) },
 		Fail:   func() error { return exec("INSERT INTO nowhere VALUES (1)") },
 		Commit: tx.Commit, Rollback: tx.Rollback,
+	}
+}
+
+// A step's record would wait for the transaction that it is a step of: it is refused
+// before anything happens.
+func TestScopeStep(t *testing.T) {
+	for _, optimistic := range []bool{false, true} {
+		s := newShop(t, sqlite.ScopeOptions{Policy: semel.Policy{Optimistic: optimistic}})
+		_, err := s.scope.Do(t.Context(), orderKey, orderFP, func(ctx context.Context, tx *sql.Tx) (semel.Result, error) {
+			if r, err := order(ctx, tx); err != nil {
+				return r, err
+			}
+			claim, _ := semel.ClaimFrom(ctx)
+			return claim.Step(ctx, "charge", func(context.Context) (semel.Result, error) {
+				t.Error("the step ran")
+				return semel.Result{}, nil
+			})
+		})
+		if !errors.Is(err, semel.ErrRejected) || !errors.Is(err, semel.ErrNotDone) || !strings.Contains(err.Error(), "one writer") {
+			t.Errorf("optimistic %t: %v, want an error that says why", optimistic, err)
+		}
+		s.absent(t)
 	}
 }

@@ -42,6 +42,9 @@ type Options struct {
 	Policy semel.Policy
 	// Guard is for the guard that the scope makes.
 	Guard semel.Options
+	// OneWriter says that the database lets one transaction write at a time: the
+	// store's own writes wait for an operation's end.
+	OneWriter bool
 }
 
 // Scope runs operations in transactions of a database. It is safe for
@@ -65,7 +68,7 @@ func New(db *sql.DB, store semel.Store, d Dialect, o Options) (*Scope, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), checkWithin)
 	defer cancel()
-	t := &transactor{Store: store, db: db, dialect: d}
+	t := &transactor{Store: store, db: db, dialect: d, oneWriter: o.OneWriter}
 	conn, err := t.connect(ctx)
 	if err != nil {
 		return nil, err
@@ -116,8 +119,9 @@ func TxFrom(ctx context.Context) (*sql.Tx, bool) {
 // transactor is a store that begins transactions in db.
 type transactor struct {
 	semel.Store
-	db      *sql.DB
-	dialect Dialect
+	db        *sql.DB
+	dialect   Dialect
+	oneWriter bool
 }
 
 var (
@@ -127,6 +131,10 @@ var (
 
 // Unwrap is part of semel.Unwrapper.
 func (t *transactor) Unwrap() semel.Store { return t.Store }
+
+// OneWriter tells the guard that no step's record can be written while an operation
+// runs.
+func (t *transactor) OneWriter() bool { return t.oneWriter }
 
 // nested refuses a scope inside of another's operation in the same database. Under
 // the same key it would wait for itself.
