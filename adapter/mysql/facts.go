@@ -126,6 +126,7 @@ func (f facts) describe(skew time.Duration) semel.Description {
 		caution("sync_binlog is %s: after a crash InnoDB takes back what the binary log has lost; set it to 1", v)
 	}
 	if v := f["innodb_doublewrite"]; v == "OFF" || v == "0" {
+		d.Traits = append(d.Traits, semel.TraitTornPages)
 		caution("innodb_doublewrite is off: a crash in the middle of a page damages it, unless the file system writes pages whole; switch it on")
 	}
 	if f.is("log_bin") {
@@ -135,6 +136,7 @@ func (f facts) describe(skew time.Duration) semel.Description {
 		caution("the server is a node of a Galera cluster: commits may fail at certification; give no route the class transactional")
 	}
 	if skew.Abs() > time.Minute {
+		d.Traits = append(d.Traits, semel.TraitClockOff)
 		caution("the server's clock is %v off this machine's: leases go by the server's, keys that carry their own time may be refused; set the clocks", skew.Round(time.Second))
 	}
 	if !f.mariadb() {

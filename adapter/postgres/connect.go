@@ -209,6 +209,7 @@ type server struct {
 	description atomic.Pointer[semel.Description]
 	ready       atomic.Bool // the tables exist
 	cautions    []string
+	traits      []semel.Trait
 }
 
 // inspect reads the settings that decide what a commit is worth, and refuses
@@ -256,6 +257,7 @@ func (e *engine) weigh(pages string, away time.Duration) {
 	v := &e.server
 	caution := func(format string, args ...any) { v.cautions = append(v.cautions, fmt.Sprintf(format, args...)) }
 	if pages == "off" {
+		v.traits = append(v.traits, semel.TraitTornPages)
 		caution("full_page_writes is off: unless the file system writes 8 kB pages whole, a crash can tear them; set it on.")
 	}
 	if v.commit == "off" || v.commit == "local" {
@@ -265,10 +267,12 @@ func (e *engine) weigh(pages string, away time.Duration) {
 		caution("synchronous_commit is remote_write: a standby whose machine stops together with the primary loses what it had not flushed; set it on.")
 	}
 	if v.standbys == "" && v.streaming > 0 {
+		v.traits = append(v.traits, semel.TraitLossyFailover)
 		caution("The standbys (%d) are asynchronous: a promotion loses what they had not received, and the store then refuses unknown keys for %v; set synchronous_standby_names.",
 			v.streaming, max(0, e.options.Quarantine))
 	}
 	if away > time.Minute {
+		v.traits = append(v.traits, semel.TraitClockOff)
 		caution("The server's clock and this machine's are %v apart: the server's decides expiry, and keys that carry a time are judged by it; set the clocks.", away.Round(time.Second))
 	}
 }
@@ -276,7 +280,7 @@ func (e *engine) weigh(pages string, away time.Duration) {
 // describe keeps the description for [Store.Describe].
 func (e *engine) describe() {
 	v := &e.server
-	d := &semel.Description{Survives: semel.SurvivesCrash, Clock: "the database server's", Cautions: v.cautions}
+	d := &semel.Description{Survives: semel.SurvivesCrash, Clock: "the database server's", Cautions: v.cautions, Traits: v.traits}
 	switch {
 	case v.standbys != "":
 		d.Survives = semel.SurvivesFailover
@@ -291,7 +295,7 @@ func (e *engine) describe() {
 // when the store was opened.
 func (s *Store) Describe() semel.Description {
 	d := *s.engine.server.description.Load()
-	d.Cautions = append([]string(nil), d.Cautions...)
+	d.Cautions, d.Traits = append([]string(nil), d.Cautions...), append([]semel.Trait(nil), d.Traits...)
 	return d
 }
 

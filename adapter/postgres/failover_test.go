@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -127,7 +128,7 @@ func TestFieldBug29_AsynchronousPromotion(t *testing.T) {
 	second := standby(t, p, false)
 	wire, through := between(t, p.URL("postgres"))
 	s := opened(t, through, "semel", postgres.Options{MaxConns: 2, ListenURL: through})
-	if d := s.Describe(); d.Survives != semel.SurvivesCrash || len(d.Cautions) == 0 {
+	if d := s.Describe(); d.Survives != semel.SurvivesCrash || len(d.Cautions) == 0 || !slices.Contains(d.Traits, semel.TraitLossyFailover) {
 		t.Errorf("with an asynchronous standby: %+v", d)
 	}
 	batched := opened(t, through, "semel", postgres.Options{MaxConns: 2})

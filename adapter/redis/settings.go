@@ -181,10 +181,14 @@ func (s *Store) Describe() semel.Description {
 		d.Durability = "memory of the server, and snapshots if any: a restart of the server may lose everything"
 		d.Cautions = append(d.Cautions, "neither append-only file nor snapshots are known of: a restart of the server loses every record; set appendonly yes and appendfsync always")
 	}
+	if f.replicas > 0 {
+		d.Traits = append(d.Traits, semel.TraitLossyFailover)
+	}
 	if f.replicas > 0 && c.options.Replicas == 0 {
 		d.Cautions = append(d.Cautions, "replication is asynchronous: a failover loses the records of its last moments; Options.Replicas has writes wait for replicas, and min-replicas-to-write stops a master that has lost them")
 	}
 	if f.evicted > 0 {
+		d.Traits = append(d.Traits, semel.TraitEvicts)
 		d.Cautions = append(d.Cautions, fmt.Sprintf("the server has evicted %d keys since it started, perhaps records: what they guarded would run again", f.evicted))
 	}
 	d.Cautions = append(d.Cautions, "no journal is kept: there is no history to audit")

@@ -153,6 +153,7 @@ func (s *Store) Describe() semel.Description {
 	} else {
 		d.Durability = "the main store does not say what its records survive"
 	}
+	d.Traits = append(d.Traits[:len(d.Traits):len(d.Traits)], semel.TraitDiverges)
 	d.Cautions = append(d.Cautions[:len(d.Cautions):len(d.Cautions)],
 		"while the main store cannot be reached, keys are claimed in this process alone and may run twice; guard what must not with the main store itself")
 	return d

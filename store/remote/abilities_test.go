@@ -28,6 +28,7 @@ func TestDescription(t *testing.T) {
 	want := semel.Description{
 		Survives: semel.SurvivesCrash, Durability: "flushed before it is answered (at " + address + ")",
 		Clock: "the test's (at " + address + ")", Cautions: []string{"it is a test"},
+		Traits: []semel.Trait{semel.TraitEvicts},
 	}
 	if fmt.Sprint(d) != fmt.Sprint(want) {
 		t.Errorf("got  %+v\nwant %+v", d, want)

@@ -194,6 +194,7 @@ type description struct {
 	Durability string   `json:"durability"`
 	Clock      string   `json:"clock"`
 	Cautions   []string `json:"cautions,omitempty"`
+	Traits     []string `json:"traits,omitempty"`
 }
 
 // hello asks who is there, and refuses whom it does not understand.
@@ -240,6 +241,9 @@ func (h *hello) describe(base string, insecure bool) semel.Description {
 		}
 		for _, caution := range far.Cautions {
 			d.Cautions = append(d.Cautions, printable(caution))
+		}
+		for _, trait := range far.Traits {
+			d.Traits = append(d.Traits, semel.Trait(printable(trait)))
 		}
 	}
 	if insecure {

@@ -123,6 +123,9 @@ func (h *Handler) learn() error {
 	if describer, ok := semel.As[semel.Describer](h.store); ok {
 		d := describer.Describe()
 		hi.Description = &description{Survives: d.Survives.String(), Durability: d.Durability, Clock: d.Clock, Cautions: d.Cautions}
+		for _, trait := range d.Traits {
+			hi.Description.Traits = append(hi.Description.Traits, string(trait))
+		}
 	}
 	h.serve = [...]func(ctx context.Context, in *cursor, out *reply) bool{
 		verbGet: h.get, verbSwap: h.swap, verbMany: h.many, verbSweep: h.sweep, verbList: h.list, verbHistory: h.history,

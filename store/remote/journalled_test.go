@@ -82,7 +82,7 @@ func (s *journalled) watched() int {
 func (s *journalled) Describe() semel.Description {
 	return semel.Description{
 		Survives: semel.SurvivesCrash, Durability: "flushed before it is answered", Clock: "the test's",
-		Cautions: []string{"it is a test"},
+		Cautions: []string{"it is a test"}, Traits: []semel.Trait{semel.TraitEvicts},
 	}
 }
 
