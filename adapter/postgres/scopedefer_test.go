@@ -74,3 +74,35 @@ func TestScopeFailsAtCommit(t *testing.T) {
 		t.Errorf("%d orders of accounts that are not there", n)
 	}
 }
+
+// A statement that the database undid for another's sake, and of which the
+// operation says nothing: it runs again.
+func TestScopeSwallowsAVictim(t *testing.T) {
+	url, schema := servers.Postgres(t).URL("postgres"), newSchema(t)
+	store := opened(t, url, "k"+schema, postgres.Options{MaxConns: 2})
+	const victim = "DO $$ BEGIN RAISE EXCEPTION 'undone for a test' USING ERRCODE = '40P01'; END $$"
+	scope, err := postgres.NewScope(store, pooled(t, url, 2), postgres.ScopeOptions{})
+	must(t, err)
+	runs := 0
+	_, err = scope.Do(t.Context(), semel.Key{Scope: "pgx", ID: "a"}, semel.Fingerprint{}, func(ctx context.Context, tx pgx.Tx) (semel.Result, error) {
+		if runs++; runs == 1 {
+			_, _ = tx.Exec(ctx, victim)
+		}
+		return semel.Result{Code: 201}, nil
+	})
+	if err != nil || runs != 2 {
+		t.Errorf("pgx: %v after %d runs, want the second one's answer", err, runs)
+	}
+	overSQL, err := postgres.NewSQLScope(store, openedDB(t, url), postgres.SQLScopeOptions{})
+	must(t, err)
+	runs = 0
+	_, err = overSQL.Do(t.Context(), semel.Key{Scope: "sql", ID: "a"}, semel.Fingerprint{}, func(ctx context.Context, tx *stdsql.Tx) (semel.Result, error) {
+		if runs++; runs == 1 {
+			_, _ = tx.ExecContext(ctx, victim)
+		}
+		return semel.Result{Code: 201}, nil
+	})
+	if err != nil || runs != 2 {
+		t.Errorf("database/sql: %v after %d runs, want the second one's answer", err, runs)
+	}
+}

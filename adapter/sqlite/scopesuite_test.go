@@ -141,3 +141,19 @@ func TestScopeStep(t *testing.T) {
 		s.absent(t)
 	}
 }
+
+// What is committed is on the disk, whatever the name of the database asks for.
+func TestOpenDBIsDurable(t *testing.T) {
+	s := newShop(t, sqlite.ScopeOptions{})
+	db, err := sqlite.OpenDB(s.path + "?_pragma=synchronous(0)&_pragma=fullfsync(0)&_pragma=checkpoint_fullfsync(0)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	for pragma, want := range map[string]int{"synchronous": 2, "fullfsync": 1, "checkpoint_fullfsync": 1} {
+		var got int
+		if err := db.QueryRow("PRAGMA " + pragma).Scan(&got); err != nil || got != want {
+			t.Errorf("%s is %d, %v; want %d", pragma, got, err, want)
+		}
+	}
+}
