@@ -94,7 +94,7 @@ func TestAnAnswerAboutAnEarlierAttemptDoesNotCount(t *testing.T) {
 			return semel.Settlement{State: semel.Released, Why: "not there"}, nil
 		})
 		w.doubt("k", p)
-		_, stop := w.run(w.guard(), resolve.Options{Policies: []*semel.Policy{p}})
+		_, stop := w.run(w.guard(), resolve.Options{Policies: []*semel.Policy{p}, Every: time.Hour}) // no search finds it
 		defer stop()
 		time.Sleep(time.Minute)
 		if a, ran, err := w.retry("k", p); ran || err != nil || string(a.Data) != "of the second attempt" {
