@@ -80,6 +80,10 @@ func NewGuard(store Store, options Options) (*Guard, error) {
 // Store gives the store that the guard was made with.
 func (g *Guard) Store() Store { return g.store }
 
+// Now gives the store's clock as last seen: for numbers to tell people, not to judge
+// a record by.
+func (g *Guard) Now() time.Time { return time.Now().Add(time.Duration(g.ahead.Load())) }
+
 // Digest gives the digest under which the guard's store knows key.
 func (g *Guard) Digest(key Key) Digest { return key.Digest(g.options.Secret) }
 
