@@ -106,3 +106,36 @@ func TestScopeSwallowsAVictim(t *testing.T) {
 		t.Errorf("database/sql: %v after %d runs, want the second one's answer", err, runs)
 	}
 }
+
+// In says what is wrong with the caller's transaction.
+func TestInSaysWhatIsWrong(t *testing.T) {
+	url, schema := servers.Postgres(t).URL("postgres"), newSchema(t)
+	store, pool := opened(t, url, "k"+schema, postgres.Options{MaxConns: 2}), pooled(t, url, 2)
+	guard, err := semel.NewGuard(store, semel.Options{})
+	must(t, err)
+	policy, err := semel.Policy{Class: semel.Transactional}.Filled()
+	must(t, err)
+	for want, spoil := range map[string]func(tx pgx.Tx) error{
+		"has failed already": func(tx pgx.Tx) error { _, err := tx.Exec(t.Context(), "SELECT 1/0"); return err },
+		"has ended already":  func(tx pgx.Tx) error { _, err := tx.Conn().Exec(t.Context(), "COMMIT"); return err },
+		"still unread":       func(tx pgx.Tx) error { _, err := tx.Query(t.Context(), "SELECT generate_series(1, 9)"); return err }, //nolint:rowserrcheck // that is the case
+		"is closed":          func(tx pgx.Tx) error { return tx.Conn().Close(t.Context()) },
+		"read only":          func(tx pgx.Tx) error { _, err := tx.Exec(t.Context(), "SET TRANSACTION READ ONLY"); return err },
+	} {
+		tx, err := pool.Begin(t.Context())
+		must(t, err)
+		_ = spoil(tx)
+		ask := semel.Ask{Key: semel.Key{Scope: "tenant", ID: want}, Policy: &policy}
+		_, err = guard.Within(t.Context(), postgres.In(store, tx), ask, func(context.Context) (semel.Result, error) {
+			t.Errorf("%s: the operation ran", want)
+			return semel.Result{}, nil
+		})
+		if !errors.Is(err, semel.ErrRejected) || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %v that says %q", err, semel.ErrRejected, want)
+		}
+		_ = tx.Rollback(t.Context())
+		if r, err := store.Get(t.Context(), guard.Digest(ask.Key)); err != nil || r.Record.Held() {
+			t.Errorf("%s: held: %+v, %v", want, r.Record, err)
+		}
+	}
+}
