@@ -49,6 +49,29 @@ func (c *conn) run(sql string) error {
 	return errors.Join(err, s.raw.Close())
 }
 
+// exec executes one statement once.
+func (c *conn) exec(sql string, args ...driver.Value) (int64, error) {
+	s, err := compile(c.raw, sql)
+	if err != nil {
+		return 0, err
+	}
+	n, err := s.exec(args...)
+	return n, errors.Join(err, s.raw.Close())
+}
+
+// first shows the first row of a query, if there is one.
+func (c *conn) first(sql string, row func(row []driver.Value), args ...driver.Value) error {
+	s, err := compile(c.raw, sql)
+	if err != nil {
+		return err
+	}
+	err = s.query(context.Background(), func(values []driver.Value) bool {
+		row(values)
+		return false
+	}, args...)
+	return errors.Join(err, s.raw.Close())
+}
+
 // row gives the first row of a query.
 func (c *conn) row(sql string) ([]driver.Value, error) {
 	s, err := compile(c.raw, sql)

@@ -42,16 +42,16 @@ func TestDamagedRow(t *testing.T) {
 		t.Fatal(err)
 	}
 	restore := func() {
-		execSQL(t, db, "UPDATE entry SET epoch = ?, counter = ?, state = 2, expires = ?, meta = ?, result = ? WHERE digest = ? AND kind = 1",
-			int64(want.Version.Epoch), int64(want.Version.Counter), expires(&want), meta, want.Result, want.Digest[:])
+		execSQL(t, db, "UPDATE record SET epoch = ?, counter = ?, state = 2, due = ?, meta = ?, result = ? WHERE digest = ?",
+			int64(want.Version.Epoch), int64(want.Version.Counter), due(&want), meta, want.Result, want.Digest[:])
 	}
 	for _, change := range []string{
-		"epoch = epoch + 1", "counter = counter - 1", "state = 3", "state = 1", "state = 9", "expires = expires + 1", "expires = 0",
+		"epoch = epoch + 1", "counter = counter - 1", "state = 3", "state = 1", "state = 9", "due = due + 1", "due = 0",
 		"meta = x''", "meta = zeroblob(200)", "meta = substr(meta, 2)", "meta = CAST(meta || x'00' AS BLOB)", "meta = substr(meta, 1, 150)",
 		"result = NULL", "result = x''", "result = x'41'", "result = CAST(result || x'00' AS BLOB)",
 	} {
 		t.Run(change, func(t *testing.T) {
-			execSQL(t, db, "UPDATE entry SET "+change+" WHERE digest = ? AND kind = 1", want.Digest[:])
+			execSQL(t, db, "UPDATE record SET "+change+" WHERE digest = ?", want.Digest[:])
 			mustBeInDoubt(t, s, want)
 			restore()
 		})
@@ -60,7 +60,7 @@ func TestDamagedRow(t *testing.T) {
 		for _, bit := range []byte{1, 0x80} {
 			changed := bytes.Clone(meta)
 			changed[i] ^= bit
-			execSQL(t, db, "UPDATE entry SET meta = ? WHERE digest = ? AND kind = 1", changed, want.Digest[:])
+			execSQL(t, db, "UPDATE record SET meta = ? WHERE digest = ?", changed, want.Digest[:])
 			if r, err := s.Get(t.Context(), want.Digest); !errors.Is(err, semel.ErrDamaged) {
 				t.Fatalf("byte %d, bit %#x: %+v, %v; want ErrDamaged", i, bit, r.Record, err)
 			}
@@ -91,7 +91,7 @@ func TestDamagedRowIsNotRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	digest := guard.Digest(key)
-	execSQL(t, openSQL(t, path), "UPDATE entry SET result = x'6f4b' WHERE digest = ? AND kind = 1", digest[:])
+	execSQL(t, openSQL(t, path), "UPDATE record SET result = x'6f4b' WHERE digest = ?", digest[:])
 	if err := do(); !errors.Is(err, semel.ErrInDoubt) || runs != 1 {
 		t.Errorf("got %v after %d runs, want in doubt after 1", err, runs)
 	}
@@ -106,12 +106,12 @@ func TestListAndHistoryTellOfDamage(t *testing.T) {
 	}
 	digest := done(3).Digest
 	db := openSQL(t, path)
-	execSQL(t, db, "UPDATE entry SET result = x'00' WHERE digest = ? AND kind = 1", digest[:])
+	execSQL(t, db, "UPDATE record SET result = x'00' WHERE digest = ?", digest[:])
 	list, err := s.List(t.Context(), semel.Filter{})
 	if len(list) != 4 || !errors.Is(err, semel.ErrDamaged) || !bytes.Contains([]byte(err.Error()), []byte(digest.String())) {
 		t.Errorf("list: %d records, %v; want 4 and an error that names %v", len(list), err, digest)
 	}
-	execSQL(t, db, "UPDATE entry SET meta = x'00' WHERE n = (SELECT min(n) FROM entry WHERE digest = ? AND kind = 0)", digest[:])
+	execSQL(t, db, "UPDATE journal SET meta = x'00' WHERE n = (SELECT min(n) FROM journal WHERE digest = ?)", digest[:])
 	history, err := s.History(t.Context(), digest)
 	if len(history) != 1 || !errors.Is(err, semel.ErrDamaged) {
 		t.Errorf("history: %d entries, %v; want 1 and ErrDamaged", len(history), err)
@@ -279,12 +279,11 @@ func TestCheck(t *testing.T) {
 // The table store without its row, or the journal without its newest one, must
 // not begin to count from the start.
 func TestLostVersion(t *testing.T) {
-	for _, change := range []string{"DELETE FROM store", "UPDATE store SET epoch = 0", "DELETE FROM entry"} {
+	for _, change := range []string{"DELETE FROM store", "UPDATE store SET epoch = 0", "DELETE FROM journal"} {
 		path := newPath(t)
 		s := openTest(t, path, Options{})
 		mustSwap(t, s, semel.Version{}, done(1))
 		execSQL(t, openSQL(t, path), change)
-		s.file.version = semel.Version{}
 		if _, err := s.CompareAndSwap(t.Context(), semel.Version{}, done(2)); err == nil {
 			t.Errorf("after %q it goes on as if nothing were", change)
 		}

@@ -103,7 +103,6 @@ func (d *dialect) Begin(ctx context.Context, c *sqltx.Conn, digest semel.Digest,
 	if err := d.lock(ctx, l); err != nil {
 		return semel.Reading{}, err
 	}
-	l.version = semel.Version{}
 	if first == nil {
 		return l.read(l.get, digest)
 	}
@@ -195,7 +194,6 @@ func (d *dialect) CompareAndSwap(_ context.Context, c *sqltx.Conn, old semel.Ver
 	if err := l.mustBeOpen(); err != nil {
 		return semel.Reading{}, err
 	}
-	l.version = semel.Version{} // of another transaction
 	r, err := l.one(old, next)
 	switch {
 	case isSnapshot(err):

@@ -5,6 +5,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -44,33 +45,34 @@ type writer struct {
 	commit, rollback *stmt
 	last, get        *stmt
 	insert, update   *stmt
-	log, unlog       *stmt
-	expired, sweep   *stmt
+	log, day         *stmt
+	expired          *stmt
+	sweep, bury      *stmt
 	rest             *stmt  // of a checkpoint
 	meta             []byte // used again
-	// version is the last one that was given out; zero if it must be read. Another
-	// process that writes, or opens the file, leaves a row in the journal where our
-	// next one belongs, so a stale version is noticed at its first use.
+	// The last version that was given out and the day of the newest line of the journal,
+	// which are read anew in each transaction, since other processes write, too.
 	version semel.Version
+	today   int64
 }
 
 const (
-	sqlGet    = "SELECT " + columns + " FROM entry WHERE digest = ? AND kind = 1"
-	sqlLast   = "SELECT epoch, (SELECT max(n) / 2 FROM entry) FROM store"
-	sqlInsert = "INSERT INTO entry (n, kind, epoch, counter, state, expires, meta, result, digest) VALUES (?, 1, ?, ?, ?, ?, ?, ?, ?)" +
-		" ON CONFLICT (digest) WHERE kind = 1 DO NOTHING"
-	sqlUpdate = "UPDATE entry SET epoch = ?, counter = ?, state = ?, expires = ?, meta = ?, result = ?" +
-		" WHERE digest = ? AND kind = 1 AND epoch = ? AND counter = ?"
-	sqlLog   = "INSERT INTO entry (n, kind, digest, meta) VALUES (?, 0, ?, ?)"
-	sqlUnlog = "DELETE FROM entry WHERE n = ? AND kind = 0"
+	sqlGet    = "SELECT " + columns + " FROM record WHERE digest = ?"
+	sqlLast   = "SELECT epoch, (SELECT max(n) FROM journal), (SELECT day FROM journal_day ORDER BY n DESC LIMIT 1) FROM store"
+	sqlInsert = "INSERT INTO record (epoch, counter, state, due, meta, result, digest) VALUES (?, ?, ?, ?, ?, ?, ?)" +
+		" ON CONFLICT (digest) DO NOTHING"
+	sqlUpdate = "UPDATE record SET epoch = ?, counter = ?, state = ?, due = ?, meta = ?, result = ?" +
+		" WHERE digest = ? AND epoch = ? AND counter = ?"
+	sqlLog = "INSERT INTO journal (n, digest, meta) VALUES (?, ?, ?)"
+	sqlDay = "INSERT INTO journal_day (n, day) VALUES (?, ?)"
 )
 
 func newWriter(c *conn) (writer, error) {
 	w := writer{conn: c}
 	for sql, s := range map[string]**stmt{
 		"BEGIN IMMEDIATE": &w.begin, "COMMIT": &w.commit, "ROLLBACK": &w.rollback,
-		sqlLast: &w.last, sqlGet: &w.get, sqlInsert: &w.insert, sqlUpdate: &w.update, sqlLog: &w.log, sqlUnlog: &w.unlog, sqlCheckpoint: &w.rest,
-		sqlExpired: &w.expired, sqlSweep: &w.sweep,
+		sqlLast: &w.last, sqlGet: &w.get, sqlInsert: &w.insert, sqlUpdate: &w.update, sqlLog: &w.log, sqlDay: &w.day,
+		sqlCheckpoint: &w.rest, sqlExpired: &w.expired, sqlSweep: &w.sweep, sqlBury: &w.bury,
 	} {
 		var err error
 		if *s, err = c.prepare(sql); err != nil {
@@ -163,18 +165,12 @@ func (f *file) SwapMany(_ context.Context, swaps []semel.Swap) []semel.Swapped {
 
 func (f *file) swapMany(swaps []semel.Swap, out []semel.Swapped) {
 	err := f.transact(func() (bool, error) { return f.swapAll(swaps, out) })
-	if errors.Is(err, errStale) {
-		err = f.transact(func() (bool, error) { return f.swapAll(swaps, out) })
-	}
 	if err != nil {
 		for i := range out {
 			out[i] = semel.Swapped{Err: err}
 		}
 	}
 }
-
-// errStale: another process has written since we last looked.
-var errStale = errors.New("sqlite: another process has written meanwhile")
 
 // transact runs fn in a transaction that has the write lock from its start. It
 // commits if fn says that there is something to commit. It is called with f.mu
@@ -194,20 +190,16 @@ func (f *file) transact(fn func() (bool, error)) error {
 		err = fmt.Errorf("sqlite: it is not known what was committed: %w", f.explain("commit", err))
 	}
 	// After some errors SQLite has rolled back by itself, and this says so.
-	_, undo := f.rollback.exec()
-	if err == nil {
+	if _, undo := f.rollback.exec(); err == nil {
 		return undo
 	}
-	f.version = semel.Version{}
 	return err
 }
 
 // swapAll does the swaps one after the other. Its error undoes all of them.
 func (f *file) swapAll(swaps []semel.Swap, out []semel.Swapped) (wrote bool, err error) {
-	if f.version.IsZero() {
-		if err := f.readVersion(); err != nil {
-			return false, err
-		}
+	if err := f.readVersion(); err != nil {
+		return false, err
 	}
 	now := time.Unix(0, f.now().UnixNano())
 	for i := range swaps {
@@ -238,15 +230,19 @@ func (f *file) swapAll(swaps []semel.Swap, out []semel.Swapped) (wrote bool, err
 
 // readVersion reads the current epoch and the newest counter.
 func (f *file) readVersion() error {
+	f.version = semel.Version{}
 	err := f.last.query(context.Background(), func(row []driver.Value) bool {
 		epoch, _ := row[0].(int64)
 		counter, _ := row[1].(int64)
 		f.version = semel.Version{Epoch: uint64(epoch), Counter: uint64(counter)}
+		var ok bool
+		if f.today, ok = row[2].(int64); !ok {
+			f.today = math.MinInt64
+		}
 		return false
 	})
 	if err == nil && (f.version.Epoch == 0 || f.version.Counter == 0) {
-		f.version = semel.Version{}
-		return fmt.Errorf("sqlite: %s: its tables store and entry do not tell the last version; somebody changed them; put a backup back", f.path)
+		return fmt.Errorf("sqlite: %s: its tables store and journal do not tell the last version; somebody changed them; put a backup back", f.path)
 	}
 	return f.explain("read the last version", err)
 }
@@ -263,26 +259,30 @@ func (f *file) swap(old semel.Version, next *semel.Record) (bool, error) {
 	epoch, counter := int64(next.Version.Epoch), int64(next.Version.Counter)
 	var rows int64
 	var err error
-	record, line := 2*counter+1, 2*counter
 	if old.IsZero() {
 		f.note(&next.Digest)
-		// The line comes first, so that each row is put behind the last one: a row
-		// between others splits pages.
-		if _, err = f.log.exec(line, next.Digest[:], f.meta); err == nil {
-			rows, err = f.insert.exec(record, epoch, counter, int64(next.State), expires(next), f.meta, result, next.Digest[:])
-		}
-		if err == nil && rows == 0 {
-			_, err = f.unlog.exec(line)
-		}
+		rows, err = f.insert.exec(epoch, counter, int64(next.State), due(next), f.meta, result, next.Digest[:])
 	} else {
-		rows, err = f.update.exec(epoch, counter, int64(next.State), expires(next), f.meta, result, next.Digest[:],
+		rows, err = f.update.exec(epoch, counter, int64(next.State), due(next), f.meta, result, next.Digest[:],
 			int64(old.Epoch), int64(old.Counter))
-		if err == nil && rows > 0 {
-			_, err = f.log.exec(line, next.Digest[:], f.meta)
-		}
 	}
-	if isConstraint(err) {
-		return false, errStale
+	if err == nil && rows > 0 {
+		err = f.write(next)
 	}
 	return rows > 0, f.explain("write", err)
+}
+
+// write adds the line of next, whose bytes are in f.meta, to the journal.
+func (f *file) write(next *semel.Record) error {
+	line := int64(next.Version.Counter)
+	if _, err := f.log.exec(line, next.Digest[:], f.meta); err != nil {
+		return err
+	}
+	today := dayOf(next.WrittenAt)
+	if today == f.today {
+		return nil
+	}
+	f.today = today
+	_, err := f.day.exec(line, today)
+	return err
 }

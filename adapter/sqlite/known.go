@@ -83,7 +83,7 @@ func (f *file) learn(ctx context.Context, c *conn) {
 	if old != nil && old.keys.Load() < old.room {
 		return
 	}
-	keys, err := c.number("SELECT count(*) FROM entry INDEXED BY entry_digest WHERE kind = 1")
+	keys, err := c.number("SELECT count(*) FROM record")
 	if err != nil {
 		return
 	}
@@ -93,7 +93,7 @@ func (f *file) learn(ctx context.Context, c *conn) {
 	// Whoever missed it above has committed before the lock is ours, so the scan
 	// sees that.
 	f.waitForWriter()
-	all, err := compile(c.raw, "SELECT digest FROM entry INDEXED BY entry_digest WHERE kind = 1")
+	all, err := compile(c.raw, "SELECT digest FROM record INDEXED BY record_digest")
 	if err != nil {
 		return
 	}

@@ -5,27 +5,28 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/semelhq/semel"
 )
 
 const (
-	sqlExpired = "SELECT n, " + columns + " FROM entry WHERE state > 1 AND expires <= ? ORDER BY expires LIMIT ? OFFSET ?"
-	sqlSweep   = "DELETE FROM entry WHERE n = ? AND state > 1"
-	sqlList    = "SELECT " + columns + " FROM entry WHERE digest > ?1 AND kind = 1" +
-		" AND (?2 = 0 OR state = ?2) AND (?3 = 0 OR (state = 1 AND expires <= ?3))" +
+	sqlExpired = "SELECT n, " + columns + " FROM record WHERE state > 1 AND due <= ? ORDER BY due LIMIT ? OFFSET ?"
+	sqlSweep   = "DELETE FROM record WHERE n = ?"
+	sqlBury    = "UPDATE record SET n = (SELECT max(n) FROM record) + 1, due = ?, meta = ?, result = NULL WHERE n = ?"
+	sqlList    = "SELECT " + columns + " FROM record WHERE digest > ?1" + sqlMatches
+	sqlPending = "SELECT " + columns + " FROM record INDEXED BY record_pending WHERE digest > ?1 AND state = 1" + sqlMatches
+	sqlMatches = " AND (?2 = 0 OR state = ?2) AND (?3 = 0 OR (state = 1 AND due <= ?3))" +
 		" AND (?4 IS NULL OR instr(meta, ?4) > 0) AND (?5 IS NULL OR instr(meta, ?5) > 0) ORDER BY digest"
-	sqlAll     = "SELECT " + columns + " FROM entry NOT INDEXED WHERE kind = 1"
-	sqlJournal = "SELECT digest, meta FROM entry WHERE kind = 0 AND length(digest) > 0"
-	sqlHistory = "SELECT meta FROM entry WHERE digest = ? AND kind = 0 ORDER BY n"
+	sqlAll = "SELECT " + columns + " FROM record NOT INDEXED"
 )
 
-// sweepChunk is how many records one transaction of the sweeper deletes: few,
+// sweepChunk is how many records one transaction of the sweeper deals with: few,
 // so that the requests' commits wait little for it (INVARIANTS X7).
 const sweepChunk = 256
 
-// Sweep is part of semel.Sweeper. It deletes in small transactions. A record
-// that does not decode is left where it is. The journal keeps what it has.
+// Sweep is part of semel.Sweeper. It works in small transactions. A record that
+// does not decode is left where it is. The journal keeps what it has.
 func (s *Store) Sweep(ctx context.Context, limit int) (int, error) {
 	if s.batch == nil {
 		return 0, errReadOnly
@@ -36,45 +37,62 @@ func (s *Store) Sweep(ctx context.Context, limit int) (int, error) {
 			return swept, err
 		}
 		want := min(limit-swept, sweepChunk)
-		deleted, damaged, err := s.file.sweepSome(want, skip)
+		some, damaged, err := s.file.sweepSome(want, skip)
 		if err != nil {
 			return swept, err
 		}
-		swept += deleted
+		swept += some
 		skip += damaged
-		if deleted+damaged < want {
+		if some+damaged < want {
 			break
 		}
 	}
 	return swept, nil
 }
 
-func (f *file) sweepSome(limit, skip int) (deleted, damaged int, err error) {
+func (f *file) sweepSome(limit, skip int) (swept, damaged int, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	err = f.transact(func() (bool, error) {
-		var rows []int64
+		now := f.now()
+		rows := make(map[int64]semel.Record)
 		err := f.expired.query(context.Background(), func(row []driver.Value) bool {
 			n, _ := row[0].(int64)
-			if _, err := decodeRow(row[1:]); err != nil {
+			r, err := decodeRow(row[1:])
+			if err != nil {
 				damaged++
-			} else {
-				rows = append(rows, n)
+				return true
 			}
+			r.Result = nil
+			rows[n] = r
 			return true
-		}, f.now().UnixNano(), int64(limit), int64(skip))
-		for _, n := range rows {
+		}, now.UnixNano(), int64(limit), int64(skip))
+		for n, r := range rows {
 			if err == nil {
-				_, err = f.sweep.exec(n)
+				err = f.sweepOne(n, &r, now)
 			}
 		}
-		deleted = len(rows)
-		return deleted > 0, f.explain("sweep", err)
+		swept = len(rows)
+		return swept > 0, f.explain("sweep", err)
 	})
 	if err != nil {
 		return 0, 0, err
 	}
-	return deleted, damaged, nil
+	return swept, damaged, nil
+}
+
+// sweepOne deletes a record, or makes a tombstone of it, and puts it behind all
+// others: those beside it become tombstones as well, and so whole pages go free.
+func (f *file) sweepOne(n int64, r *semel.Record, now time.Time) error {
+	if !now.Before(r.Expires()) {
+		_, err := f.sweep.exec(n)
+		return err
+	}
+	grave := r.Tombstone()
+	e := grave.Entry()
+	f.meta = e.AppendTo(f.meta[:0])
+	_, err := f.bury.exec(due(&grave), f.meta, n)
+	return err
 }
 
 // scan runs a query that reads much on a reader of its own, and hands over the
@@ -96,7 +114,7 @@ func (f *file) scan(ctx context.Context, what, sql string, visit func(row []driv
 }
 
 // List is part of semel.Lister. It reads through all keys from filter.After
-// on, some 400,000 a second. If records are damaged, the error is
+// on, some 400,000 a second; what is pending or in doubt has an index. If records are damaged, the error is
 // semel.ErrDamaged and names them, and the list has the others.
 func (s *Store) List(ctx context.Context, filter semel.Filter) ([]semel.Record, error) {
 	f := s.file
@@ -106,7 +124,11 @@ func (s *Store) List(ctx context.Context, filter semel.Filter) ([]semel.Record, 
 	now := f.now()
 	var out []semel.Record
 	var damage []error
-	err := f.scan(ctx, "list", sqlList, func(row []driver.Value) bool {
+	sql := sqlList
+	if filter.InDoubt || filter.State == semel.Pending {
+		sql = sqlPending
+	}
+	err := f.scan(ctx, "list", sql, func(row []driver.Value) bool {
 		record, err := decodeRow(row)
 		if err != nil {
 			key, _ := row[0].([]byte)
@@ -139,29 +161,6 @@ func listArgs(filter *semel.Filter, now int64) []driver.Value {
 		args[4] = []byte(filter.Scope)
 	}
 	return args
-}
-
-// History is part of semel.Journal. The journal has no index by key, since
-// every swap would pay for it: this reads through all of it, about two
-// million entries a second.
-func (s *Store) History(ctx context.Context, digest semel.Digest) ([]semel.Entry, error) {
-	f := s.file
-	var out []semel.Entry
-	var damage error
-	err := f.scan(ctx, "read the journal", sqlHistory, func(row []driver.Value) bool {
-		meta, _ := row[0].([]byte)
-		e, err := decodeMeta(digest, meta)
-		if err != nil {
-			damage = damaged(f.path, digest, fmt.Errorf("journal: %w", err))
-			return true
-		}
-		out = append(out, e)
-		return true
-	}, digest[:])
-	if err != nil {
-		return nil, err
-	}
-	return out, damage
 }
 
 // Check reads the whole file, and gives an error that is semel.ErrDamaged if
@@ -212,4 +211,69 @@ func (s *Store) Check(ctx context.Context) error {
 		return fmt.Errorf("%w: %s: %w", semel.ErrDamaged, f.path, errors.Join(found...))
 	}
 	return nil
+}
+
+const (
+	sqlRecords = "SELECT count(*) FROM record"
+	sqlOldest  = "SELECT " + columns + " FROM record INDEXED BY record_pending WHERE state = 1 ORDER BY counter"
+	sqlOverdue = "SELECT min(due) FROM record INDEXED BY record_due WHERE state > 1 AND due <= ?"
+	sqlPages   = "SELECT page_size * page_count FROM pragma_page_size, pragma_page_count"
+	sqlOthers  = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name NOT IN ('record', 'journal', 'journal_day', 'store')"
+	// A record's bytes, with its share of the indexes. Digests are hashes: the first
+	// are as good as any.
+	sqlRow = "SELECT avg(length(meta) + ifnull(length(result), 0) + 130) FROM (SELECT meta, result FROM record ORDER BY digest LIMIT 200)"
+	// Lines of the journal, as numbers go, and the bytes of one: its digest, its meta
+	// and what a row costs. Those that began a connection's work are not worth counting.
+	sqlLength = "SELECT max(n) - min(n) + 1 FROM journal"
+	sqlLine   = "SELECT avg(length(digest) + length(meta) + 12) FROM" +
+		" (SELECT * FROM (SELECT digest, meta FROM journal ORDER BY n LIMIT 200) UNION ALL SELECT * FROM (SELECT digest, meta FROM journal ORDER BY n DESC LIMIT 200))"
+)
+
+// Measure is part of semel.Measurer. It counts the records by an index, some
+// fifty million a second; the bytes of the journal are reckoned from its numbers
+// and a sample, and those of the records are the rest of the file, or reckoned as
+// well if the file has the application's tables, too.
+func (s *Store) Measure(ctx context.Context) (semel.Measure, error) {
+	f := s.file
+	m := semel.Measure{At: f.now()}
+	number := func(sql string, args ...driver.Value) (n int64, err error) {
+		err = f.scan(ctx, "measure", sql, func(row []driver.Value) bool {
+			switch v := row[0].(type) {
+			case int64:
+				n = v
+			case float64:
+				n = int64(v)
+			}
+			return false
+		}, args...)
+		return n, err
+	}
+	var errs [7]error
+	var lines, line, overdue, others, row int64
+	m.Records, errs[0] = number(sqlRecords)
+	m.Bytes, errs[1] = number(sqlPages)
+	lines, errs[2] = number(sqlLength)
+	line, errs[3] = number(sqlLine)
+	overdue, errs[4] = number(sqlOverdue, m.At.UnixNano())
+	others, errs[5] = number(sqlOthers)
+	row, errs[6] = number(sqlRow)
+	if err := errors.Join(errs[:]...); err != nil {
+		return semel.Measure{}, err
+	}
+	m.JournalBytes = min(lines*line, m.Bytes)
+	m.Bytes -= m.JournalBytes
+	if others > 0 {
+		m.Bytes = min(m.Records*row, m.Bytes)
+	}
+	if overdue != 0 {
+		m.Overdue = time.Unix(0, overdue)
+	}
+	err := f.scan(ctx, "measure", sqlOldest, func(row []driver.Value) bool {
+		r, err := decodeRow(row)
+		if err == nil {
+			m.OldestPending = r.WrittenAt
+		}
+		return err != nil // a damaged one tells nothing: the next
+	})
+	return m, err
 }

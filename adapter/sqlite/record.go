@@ -15,7 +15,7 @@ import (
 var errDecode = errors.New("sqlite: the row does not decode")
 
 // columns are what decodeRow takes, in this order.
-const columns = "digest, epoch, counter, state, expires, meta, result"
+const columns = "digest, epoch, counter, state, due, meta, result"
 
 // decodeRow reads a row of the table record. The columns must say the same as
 // meta: a flipped bit in any of them is damage, not another truth.
@@ -30,7 +30,7 @@ func decodeRow(row []driver.Value) (semel.Record, error) {
 		return semel.Record{}, err
 	}
 	r := &e.Record
-	want := [...]int64{int64(r.Version.Epoch), int64(r.Version.Counter), int64(r.State), expires(r)}
+	want := [...]int64{int64(r.Version.Epoch), int64(r.Version.Counter), int64(r.State), due(r)}
 	for i, n := range want {
 		if got, ok := row[1+i].(int64); !ok || got != n {
 			return semel.Record{}, fmt.Errorf("%w: a column says %v and the record %d", errDecode, row[1+i], n)
@@ -52,12 +52,16 @@ func decodeMeta(digest semel.Digest, meta []byte) (semel.Entry, error) {
 	return e, err
 }
 
-// expires is when r expires, in Unix nanoseconds; what lies beyond the last
-// that fits is the last.
-func expires(r *semel.Record) int64 {
-	at := r.WrittenAt.UnixNano()
-	if r.TTL > 0 && at > math.MaxInt64-int64(r.TTL) {
+// due is when r needs somebody, in Unix nanoseconds: at the end of its lease, or,
+// once it is over, when the sweeper has to take its result, or all of it. What
+// lies beyond the last that fits is the last.
+func due(r *semel.Record) int64 {
+	at, in := r.WrittenAt.UnixNano(), r.TTL
+	if r.State == semel.Done && r.Replay > 0 {
+		in = min(in, r.Replay)
+	}
+	if in > 0 && at > math.MaxInt64-int64(in) {
 		return math.MaxInt64
 	}
-	return at + int64(r.TTL)
+	return at + int64(in)
 }

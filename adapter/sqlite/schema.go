@@ -109,6 +109,9 @@ func (f *file) prepareFile() error {
 	return nil
 }
 
+// sqlMark puts a line of nobody's behind the last one.
+const sqlMark = "INSERT INTO journal (n, digest, meta) VALUES ((SELECT ifnull(max(n), 0) FROM journal) + 1, x'', x'')"
+
 // begun does what must happen in one transaction at each opening. Another
 // process may have made the schema in the meantime.
 func (f *file) begun(c *conn) error {
@@ -126,6 +129,6 @@ func (f *file) begun(c *conn) error {
 	// since the copy was made; adding one keeps two openings in one millisecond apart.
 	return errors.Join(
 		c.run(fmt.Sprintf("UPDATE store SET epoch = max(epoch + 1, %d)", f.now().UnixMilli())),
-		c.run("INSERT INTO entry (n, kind, digest, meta) VALUES (((SELECT ifnull(max(n) / 2, 0) FROM entry) + 1) * 2, 0, x'', x'')"),
+		c.run(sqlMark),
 	)
 }

@@ -58,8 +58,10 @@ var (
 	_ semel.Sweeper = (*Store)(nil)
 	_ semel.Lister  = (*Store)(nil)
 	_ semel.Journal = (*Store)(nil)
+	_ semel.Days    = (*Store)(nil)
 
 	_ semel.Describer = (*Store)(nil)
+	_ semel.Measurer  = (*Store)(nil)
 )
 
 var (
