@@ -91,6 +91,7 @@ type proxy struct {
 	target string
 	listen net.Listener
 	wg     sync.WaitGroup
+	ended  chan struct{} // closed with the test
 
 	mu       sync.Mutex
 	open     map[net.Conn]bool
@@ -112,10 +113,11 @@ func between(t testing.TB, url string) (*proxy, string) {
 	}
 	before, rest, _ := strings.Cut(url, "@")
 	host, after, _ := strings.Cut(rest, "/")
-	p := &proxy{target: host, listen: l, open: map[net.Conn]bool{}}
+	p := &proxy{target: host, listen: l, open: map[net.Conn]bool{}, ended: make(chan struct{})}
 	p.wg.Go(p.accept)
 	t.Cleanup(func() {
 		l.Close()
+		close(p.ended)
 		p.mu.Lock()
 		for c := range p.open {
 			c.Close()
@@ -161,7 +163,10 @@ func (p *proxy) commandsOf(far, near net.Conn, cut chan struct{}) {
 		}
 		hold, lose, stop := p.note(head[3], string(body))
 		if hold != nil {
-			<-hold
+			select {
+			case <-hold:
+			case <-p.ended:
+			}
 		}
 		if lose {
 			far.Close()
