@@ -14,6 +14,7 @@ func retryChecks() []check {
 		{"T5_undone_again_and_again", againAndAgain},
 		{"T5_swallowed", swallowedUndone},
 		{"T5_told_in_other_words", undoneInOtherWords},
+		{"O1_step_beside_the_transaction", stepBeside},
 	}
 }
 
@@ -99,6 +100,38 @@ func undoneInOtherWords(e *env) {
 	})
 	if err != nil || runs.Load() != 2 {
 		e.Fatalf("got %v after %d runs, want the second one's answer", err, runs.Load())
+	}
+	e.once(b, "a")
+}
+
+// A step's record is written beside the transaction, so the step is not run again
+// when that is. Where it could not be written, the step does not run at all.
+func stepBeside(e *env) {
+	b := e.open(Settings{Conns: 1})
+	runs, charges := 0, 0
+	answer, err := do(b, "a", func(ctx context.Context) (semel.Result, error) {
+		runs++
+		e.must(b.Effect(ctx, "a"))
+		claim, _ := semel.ClaimFrom(ctx)
+		r, err := claim.Step(ctx, "charge", func(context.Context) (semel.Result, error) {
+			charges++
+			return receipt("a"), nil
+		})
+		if err == nil && runs == 1 && b.Undo != nil {
+			err = b.Undo(ctx)
+		}
+		return r, err
+	})
+	if e.options.OneWriter {
+		e.wants("a step where the transaction is the one writer", err, semel.ErrRejected, semel.ErrNotDone)
+		if charges != 0 {
+			e.Error("the step ran")
+		}
+		e.again(b, "a")
+		return
+	}
+	if err != nil || !equal(answer.Result, receipt("a")) || charges != 1 || b.Undo != nil && runs != 2 {
+		e.Fatalf("got %+v, %v after %d runs and %d charges, want one charge", answer, err, runs, charges)
 	}
 	e.once(b, "a")
 }
