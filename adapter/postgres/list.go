@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/semelhq/semel"
 )
@@ -106,19 +109,22 @@ func scanRecord(rows pgx.Rows) (semel.Digest, semel.Record, error) {
 }
 
 const (
-	sqlDue = `SELECT digest, epoch, counter, written, expires, state, meta, state > 1 AND expires <= now FROM @.records, clock_timestamp() AS now
-	WHERE due <= now ORDER BY due LIMIT $1`
-	// Rows that somebody writes at this moment are left for another time.
-	sqlSweep = `WITH gone AS MATERIALIZED (
-	SELECT r.digest FROM unnest($1::bytea[], $2::int8[], $3::int8[]) AS a (digest, epoch, counter)
-	CROSS JOIN LATERAL (SELECT * FROM @.records r WHERE r.digest = a.digest AND r.epoch = a.epoch AND r.counter = a.counter
-		AND r.state > 1 AND r.expires <= clock_timestamp() FOR UPDATE SKIP LOCKED) r)
-	DELETE FROM @.records r USING gone WHERE r.digest = gone.digest`
-	sqlPostpone = `WITH later AS MATERIALIZED (
-	SELECT r.digest, r.state, r.expires FROM unnest($1::bytea[], $2::int8[], $3::int8[]) AS a (digest, epoch, counter)
-	CROSS JOIN LATERAL (SELECT * FROM @.records r WHERE r.digest = a.digest AND r.epoch = a.epoch AND r.counter = a.counter FOR UPDATE SKIP LOCKED) r)
-	UPDATE @.records r SET due = greatest(l.expires, clock_timestamp() + CASE WHEN l.state > 1 THEN interval '0' ELSE interval '10 min' END)
-	FROM later l WHERE r.digest = l.digest`
+	// Rows that somebody writes at this moment are left for another time; so two
+	// sweepers share the work.
+	sqlDue = `SELECT digest, epoch, counter, written, expires, state, meta, due, now FROM @.records r, clock_timestamp() AS now
+	WHERE due >= $1 AND due <= now ORDER BY due LIMIT $2 FOR UPDATE OF r SKIP LOCKED`
+
+	sqlVersions = `unnest($1::bytea[], $2::int8[], $3::int8[]`
+	sqlOver     = `r.digest = a.digest AND r.epoch = a.epoch AND r.counter = a.counter`
+
+	sqlForget = `DELETE FROM @.records r USING ` + sqlVersions + `) AS a (digest, epoch, counter) WHERE ` + sqlOver
+
+	// What stays of the row stays as it is, above all its version: it is the same write.
+	sqlTombstone = `UPDATE @.records r SET meta = a.meta, result = NULL, due = r.expires
+	FROM ` + sqlVersions + `, $4::bytea[]) AS a (digest, epoch, counter, meta) WHERE ` + sqlOver
+
+	sqlPostpone = `UPDATE @.records r SET due = coalesce(a.due, 'infinity')
+	FROM ` + sqlVersions + `, $4::timestamptz[]) AS a (digest, epoch, counter, due) WHERE ` + sqlOver
 )
 
 // sweepChunk is how many records one transaction of the sweeper looks at: few,
@@ -126,22 +132,30 @@ const (
 const sweepChunk = 500
 
 // Sweep is part of semel.Sweeper. It looks at what is due, deletes what has
-// expired, and puts off the rest, in small transactions. A record that does not
-// decode is left where it is. The journal keeps what it has.
+// expired, makes tombstones of what is spent, and puts off the rest, in small
+// transactions. A record that does not decode is left as it is. The journal keeps
+// what it has.
 func (s *Store) Sweep(ctx context.Context, limit int) (int, error) {
+	e := s.engine
 	swept := 0
 	for swept < limit {
 		if err := ended(ctx); err != nil {
 			return swept, err
 		}
 		want := min(limit-swept, sweepChunk)
-		n, seen, err := s.engine.sweepSome(ctx, want)
-		swept += n
+		from := e.lease.swept.Load()
+		n, last, err := e.sweepSome(ctx, from, want)
 		if err != nil {
-			return swept, s.engine.explain("sweep", err)
+			return swept, e.explain("sweep", err)
 		}
-		if seen < want {
-			break
+		swept += n.dealt
+		switch {
+		case n.seen == want:
+			e.lease.swept.Store(last)
+		case from > 0: // what was due earlier and is there only now
+			e.lease.swept.Store(0)
+		default:
+			return swept, nil
 		}
 	}
 	return swept, nil
@@ -158,43 +172,131 @@ func (v *versions) add(digest []byte, r *row) {
 	v.epochs, v.counter = append(v.epochs, r.epoch), append(v.counter, r.counter)
 }
 
-func (e *engine) sweepSome(ctx context.Context, limit int) (swept, seen int, err error) {
-	var gone, later versions
-	err = e.scan(ctx, e.in(sqlDue), func(rows pgx.Rows) error {
-		var r row
-		var digest []byte
-		var expired bool
-		if err := rows.Scan(&digest, &r.epoch, &r.counter, &r.at, &r.expires, &r.state, &r.meta, &expired); err != nil {
+// chunk is what one transaction of the sweeper found.
+type chunk struct {
+	gone, spent, later versions
+	metas              [][]byte     // of the tombstones
+	due                []*time.Time // of what is put off; nil for ever
+	seen, dealt        int
+}
+
+// damagedLater is when the sweeper looks again at a record that does not decode.
+const damagedLater = 10 * time.Minute
+
+// judge decides what becomes of a row.
+func (c *chunk) judge(digest []byte, r *row, now time.Time) {
+	c.seen++
+	e, err := r.whole(digest)
+	record := &e.Record
+	switch {
+	case err != nil:
+		c.later.add(digest, r)
+		again := now.Add(damagedLater)
+		c.due = append(c.due, &again)
+	case record.State == semel.Pending: // whoever finishes it says when it is due
+		c.later.add(digest, r)
+		c.due = append(c.due, nil)
+	case !now.Before(record.Expires()):
+		c.gone.add(digest, r)
+	case record.Spent(now):
+		c.spent.add(digest, r)
+		tombstone := record.Tombstone()
+		c.metas = append(c.metas, encode(&tombstone))
+	default:
+		c.later.add(digest, r)
+		due := record.WrittenAt.Add(time.Duration(micros(untilDue(record))) * time.Microsecond)
+		c.due = append(c.due, &due)
+	}
+}
+
+// sweepSome deals with what is due, from a time on, in Unix microseconds. last is
+// the latest that it saw.
+func (e *engine) sweepSome(ctx context.Context, from int64, limit int) (c chunk, last int64, err error) {
+	err = e.transact(ctx, func(tx pgx.Tx) error {
+		// A crash that brings a swept record back has it swept again; nothing waits for this.
+		const settings = `SELECT set_config('synchronous_commit', 'off', true), set_config('statement_timeout', '` + scanWithin + `', true)`
+		if _, err := tx.Exec(ctx, settings); err != nil {
 			return err
 		}
-		seen++
-		if _, err := r.whole(digest); err == nil && expired {
-			gone.add(digest, &r)
-		} else {
-			later.add(digest, &r)
+		rows, err := tx.Query(ctx, e.in(sqlDue), time.UnixMicro(from), limit)
+		if err != nil {
+			return err
 		}
-		return nil
-	}, limit)
-	if err != nil {
-		return 0, 0, err
-	}
-	err = e.transact(ctx, func(tx pgx.Tx) error {
-		if len(later.digests) > 0 {
-			if _, err := tx.Exec(ctx, e.in(sqlPostpone), later.digests, later.epochs, later.counter); err != nil {
+		defer rows.Close()
+		for rows.Next() {
+			var r row
+			var digest []byte
+			var due, now time.Time
+			if err := rows.Scan(&digest, &r.epoch, &r.counter, &r.at, &r.expires, &r.state, &r.meta, &due, &now); err != nil {
 				return err
 			}
+			c.judge(digest, &r, now)
+			last = max(last, due.UnixMicro())
 		}
-		if len(gone.digests) == 0 {
-			return nil
+		if err := rows.Err(); err != nil {
+			return err
 		}
-		tag, err := tx.Exec(ctx, e.in(sqlSweep), gone.digests, gone.epochs, gone.counter)
-		swept = int(tag.RowsAffected())
-		return err
+		return c.write(ctx, e, tx)
 	})
-	if err != nil {
-		return 0, 0, err
+	return c, last, err
+}
+
+// write does what was decided, in one round trip.
+func (c *chunk) write(ctx context.Context, e *engine, tx pgx.Tx) error {
+	b := &pgx.Batch{}
+	counted := func(tag pgconn.CommandTag) error {
+		c.dealt += int(tag.RowsAffected())
+		return nil
 	}
-	return swept, seen, nil
+	if v := &c.later; len(v.digests) > 0 {
+		b.Queue(e.in(sqlPostpone), v.digests, v.epochs, v.counter, c.due)
+	}
+	if v := &c.spent; len(v.digests) > 0 {
+		b.Queue(e.in(sqlTombstone), v.digests, v.epochs, v.counter, c.metas).Exec(counted)
+	}
+	if v := &c.gone; len(v.digests) > 0 {
+		b.Queue(e.in(sqlForget), v.digests, v.epochs, v.counter).Exec(counted)
+	}
+	if b.Len() == 0 {
+		return nil
+	}
+	return tx.SendBatch(ctx, b).Close()
+}
+
+// typical is how long it takes until finished records are due here, as last seen.
+// A claim is given that as the time when the sweeper shall look at it, so that its
+// completion need not move it in the sweeper's index.
+type typical struct {
+	ttl atomic.Int64
+	// swept: nothing is due before this, in Unix microseconds, but what came late. The
+	// index has dead entries there until the next vacuum.
+	swept atomic.Int64
+}
+
+func (t *typical) note(r *semel.Record) {
+	if due := untilDue(r); r.State == semel.Done && due < 10*365*24*time.Hour {
+		t.ttl.Store(int64(due))
+	}
+}
+
+// due is when, from the write on, the sweeper shall look at next.
+func (t *typical) due(old semel.Version, next *semel.Record) time.Duration {
+	switch {
+	case next.State != semel.Pending:
+		return untilDue(next)
+	case old.IsZero():
+		return time.Duration(t.ttl.Load())
+	}
+	return math.MaxInt64 // as it was
+}
+
+// untilDue is how long after its write the sweeper has something to do with r,
+// which is finished: to make a tombstone of it, or to forget it.
+func untilDue(r *semel.Record) time.Duration {
+	if r.State == semel.Done && r.Replay > 0 {
+		return min(r.Replay, r.TTL)
+	}
+	return r.TTL
 }
 
 // Position is a place in the journal. The zero Position is its beginning.

@@ -4,10 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
-	"sync/atomic"
-	"time"
 
 	"github.com/semelhq/semel"
 )
@@ -236,26 +233,4 @@ func (e *engine) wrote(r *semel.Record) {
 	if e.changed != nil {
 		e.changed(r.Digest, r.State)
 	}
-}
-
-// typical is how long finished records are kept here, as last seen. A claim is
-// given that as the time when the sweeper shall look at it, so that its
-// completion need not move it in the sweeper's index.
-type typical struct{ ttl atomic.Int64 }
-
-func (t *typical) note(r *semel.Record) {
-	if r.State == semel.Done && r.TTL < 10*365*24*time.Hour {
-		t.ttl.Store(int64(r.TTL))
-	}
-}
-
-// due is when, from the write on, the sweeper shall look at next.
-func (t *typical) due(old semel.Version, next *semel.Record) time.Duration {
-	switch {
-	case next.State != semel.Pending:
-		return next.TTL
-	case old.IsZero():
-		return time.Duration(t.ttl.Load())
-	}
-	return math.MaxInt64 // as it was
 }
