@@ -68,35 +68,16 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if h.inFlight.Add(1) > int64(h.o.MaxInFlight) {
 		h.inFlight.Add(-1)
-		refuse(w, r, TooManyInFlight, "", 0)
+		h.refuse(w, r, TooManyInFlight, "", 0)
 		return
 	}
 	defer h.inFlight.Add(-1)
-	key, kind, detail := h.key(r, lines)
-	if kind != "" {
-		refuse(w, r, kind, detail, 0)
-		return
-	}
 	content := h.getBuffer()
 	defer h.putBuffer(content)
-	if err := readBody(content, r, h.o.MaxBody); err != nil {
-		refuse(w, r, bodyKind(err), err.Error(), 0)
+	ask, kind, detail := h.ask(r, lines, content)
+	if kind != "" {
+		h.refuse(w, r, kind, detail, 0)
 		return
-	}
-	fingerprint, err := h.fingerprint(r, content.Bytes())
-	if err != nil {
-		refuse(w, r, bodyKind(err), err.Error(), 0)
-		return
-	}
-	if key.ID == "" {
-		key.ID = fingerprint.String()
-	}
-	ask := semel.Ask{Key: key, Fingerprint: fingerprint, Policy: &h.o.Policy}
-	if h.o.Memo != nil {
-		if ask.Memo, err = h.memo(r, content.Bytes()); err != nil {
-			refuse(w, r, bodyKind(err), err.Error(), 0)
-			return
-		}
 	}
 	claim, v, err := h.guard.Begin(r.Context(), ask)
 	if v.Unconfirmed {
@@ -107,38 +88,74 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		for h.execute(w, r, claim, content) {
 		}
 	case err != nil:
-		unavailable(w, r, err)
+		h.unavailable(w, r, err)
 	default:
 		h.answer(w, r, v)
 	}
 }
 
-// key gives the key of a request, or why there is none. An empty ID is to be
-// derived from the content. The last part of the scope tells sent keys from
-// derived ones, so no client can send a key that is another's derived one.
-func (h *Handler) key(r *http.Request, lines []string) (semel.Key, ProblemKind, string) {
-	var id string
+// ask reads a request, its body into content, and gives what to ask the guard, or why
+// it is refused.
+func (h *Handler) ask(r *http.Request, lines []string, content *bytes.Buffer) (semel.Ask, ProblemKind, string) {
+	key, scope, kind, detail := h.key(r, lines)
+	if kind != "" {
+		return semel.Ask{}, kind, detail
+	}
+	if err := readBody(content, r, h.o.MaxBody); err != nil {
+		return semel.Ask{}, bodyKind(err), err.Error()
+	}
+	fingerprint, err := h.fingerprint(r, content.Bytes())
+	if err != nil {
+		return semel.Ask{}, bodyKind(err), err.Error()
+	}
+	if key.ID == "" {
+		key.ID = fingerprint.String()
+	}
+	ask := semel.Ask{Key: key, Fingerprint: fingerprint, Tenant: scope, Policy: &h.o.Policy}
+	if h.o.Memo != nil {
+		if ask.Memo, err = h.memo(r, content.Bytes()); err != nil {
+			return ask, bodyKind(err), err.Error()
+		}
+	}
+	if h.o.Tenant != nil && h.o.Policy.Quota != nil {
+		switch ask.Tenant, err = h.o.Tenant(r); {
+		case err != nil:
+			return ask, ScopeRequired, err.Error()
+		case ask.Tenant == "":
+			return ask, ScopeRequired, "it is not known whose quota this request counts for"
+		}
+	}
+	return ask, "", ""
+}
+
+// key gives the key of a request with the scope that is in its own, or why there is
+// none. An empty ID is to be derived from the content. The last part of the key's
+// scope tells sent keys from derived ones, so no client can send a key that is
+// another's derived one.
+func (h *Handler) key(r *http.Request, lines []string) (key semel.Key, scope string, kind ProblemKind, detail string) {
 	source := "content"
 	if len(lines) > 0 {
 		var err error
-		if id, err = ParseKey(lines); err != nil {
-			return semel.Key{}, KeyInvalid, err.Error()
+		if key.ID, err = ParseKey(lines); err != nil {
+			return key, "", KeyInvalid, err.Error()
 		}
 		source = "key"
 	} else if h.o.RequireKey {
-		return semel.Key{}, KeyRequired, "send the header " + h.o.KeyHeader + " with a value that is unique to this operation, such as a UUID in quotes"
+		return key, "", KeyRequired, "send the header " + h.o.KeyHeader + " with a value that is unique to this operation, such as a UUID in quotes"
 	}
 	scope, err := h.o.Scope(r)
 	switch {
 	case err != nil:
-		return semel.Key{}, ScopeRequired, err.Error()
+		return key, "", ScopeRequired, err.Error()
 	case scope == "":
-		return semel.Key{}, ScopeRequired, "this request belongs to nobody that the route knows"
+		return key, "", ScopeRequired, "this request belongs to nobody that the route knows"
 	}
 	if h.o.Operation == nil {
-		return semel.Key{Scope: semel.JoinScope(scope, r.Method, r.URL.EscapedPath(), source), ID: id}, "", ""
+		key.Scope = semel.JoinScope(scope, r.Method, r.URL.EscapedPath(), source)
+	} else {
+		key.Scope = semel.JoinScope(scope, h.o.Operation(r), source)
 	}
-	return semel.Key{Scope: semel.JoinScope(scope, h.o.Operation(r), source), ID: id}, "", ""
+	return key, scope, "", ""
 }
 
 func bodyKind(err error) ProblemKind {
@@ -252,7 +269,7 @@ func (h *Handler) concluded(rec *recorder, r *http.Request, claim *semel.Claim, 
 		h.answer(rec.w, r, semel.Decide(semel.Reading{Record: record, Now: record.WrittenAt}, semel.Ask{Fingerprint: record.Fingerprint}))
 	case errors.Is(err, semel.ErrNotDone) && rec.whole():
 		rec.drop()
-		refuse(rec.w, r, NotCommitted, "", 0)
+		h.refuse(rec.w, r, NotCommitted, "", 0)
 	case errors.Is(err, semel.ErrUndone) && rec.whole():
 		rec.drop()
 		return true
@@ -289,7 +306,7 @@ func (h *Handler) encoded(rec *recorder) []byte {
 func (h *Handler) panicked(rec *recorder, r *http.Request, claim *semel.Claim) {
 	rec.drop()
 	answer := &recorder{w: rec.w, limit: rec.limit, body: rec.body}
-	refuse(answer, r, HandlerFailed, "", 0)
+	h.refuse(answer, r, HandlerFailed, "", 0)
 	if claim.Transactional() {
 		h.release(answer, r, claim)
 		return

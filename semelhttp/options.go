@@ -63,6 +63,11 @@ type Options struct {
 	Scope Scope
 	// Policy holds the route's numbers and its class.
 	Policy semel.Policy
+	// Tenant tells whose quota a request counts for, if Policy has one. Its error refuses
+	// the request. What it gives is kept in memory and, where quotas are shared, in the
+	// store, so it holds no credential. Default: what Scope gives, so that all routes
+	// with one quota share it for each client.
+	Tenant Scope
 	// Methods are guarded; others pass untouched. Default POST and PATCH: RFC 9110
 	// calls the other methods safe or idempotent.
 	Methods []string

@@ -150,7 +150,7 @@ func (k ProblemKind) judge() judgement {
 		return judgement{outcome: OutcomeDone, proof: true}
 	case PayloadMismatch: // the key is another payload's, so this one never ran under it
 		return judgement{outcome: OutcomeNotDone, proof: true}
-	case TooManyInFlight, StoreUnavailable, NotCommitted, UpstreamUnreachable:
+	case TooManyInFlight, StoreUnavailable, NotCommitted, UpstreamUnreachable, QuotaExceeded:
 		return judgement{outcome: OutcomeNotDone, retry: true}
 	case KeyRequired, KeyInvalid, KeyEarly, ScopeRequired, BodyUnreadable, BodyTooLarge:
 		return judgement{outcome: OutcomeNotDone}

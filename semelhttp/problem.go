@@ -34,6 +34,7 @@ const (
 	TooManyInFlight     ProblemKind = "too-many-requests-in-flight" // 503: over the limit, nothing ran
 	StoreUnavailable    ProblemKind = "store-unavailable"           // 503: nothing can be remembered, so nothing ran
 	NotCommitted        ProblemKind = "not-committed"               // 503: the database undid all of it, nothing happened
+	QuotaExceeded       ProblemKind = "quota-exceeded"              // 429: the tenant has begun as much as it may, nothing ran
 	HandlerFailed       ProblemKind = "handler-failed"              // 500: the handler panicked; stored as the answer
 	UpstreamUnreachable ProblemKind = "upstream-unreachable"        // 502: the upstream was not reached, nothing ran
 )
@@ -71,6 +72,7 @@ var problemTable = [...]struct {
 	{TooManyInFlight, 503, true, true, nil, "Too many requests are in flight"},
 	{StoreUnavailable, 503, true, true, semel.ErrUnavailable, "Nothing can be remembered at the moment, so nothing was started"},
 	{NotCommitted, 503, true, true, semel.ErrNotDone, "The database undid the operation, so nothing happened"},
+	{QuotaExceeded, 429, true, true, semel.ErrOverQuota, "This client has begun as much as it may for now"},
 	{HandlerFailed, 500, false, false, nil, "The server failed while it handled the request"},
 	{UpstreamUnreachable, 502, true, false, nil, "The upstream service was not reached"},
 }

@@ -36,6 +36,7 @@ var kinds = []struct {
 	{kind: semelhttp.BodyTooLarge, status: 413},
 	{kind: semelhttp.TooManyInFlight, status: 503, retryable: true, wait: "1"},
 	{kind: semelhttp.NotCommitted, status: 503, retryable: true, wait: "1", is: semel.ErrNotDone},
+	{kind: semelhttp.QuotaExceeded, status: 429, retryable: true, wait: "1", is: semel.ErrOverQuota},
 	{kind: semelhttp.StoreUnavailable, status: 503, retryable: true, wait: "1", is: semel.ErrUnavailable},
 	{kind: semelhttp.HandlerFailed, status: 500},
 	{kind: semelhttp.UpstreamUnreachable, status: 502, retryable: true},

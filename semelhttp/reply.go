@@ -11,9 +11,9 @@ import (
 // unavailable answers a request for which nothing could be started. One that
 // was broken off is answered, too: a client that has closed its half of the
 // connection still reads, and net/http would tell it 200.
-func unavailable(w http.ResponseWriter, r *http.Request, err error) {
+func (h *Handler) unavailable(w http.ResponseWriter, r *http.Request, err error) {
 	if r.Context().Err() == nil || errors.Is(err, semel.ErrUnavailable) {
-		refuse(w, r, StoreUnavailable, "", 0)
+		h.refuse(w, r, StoreUnavailable, "", 0)
 		return
 	}
 	p := &Problem{
@@ -25,7 +25,7 @@ func unavailable(w http.ResponseWriter, r *http.Request, err error) {
 }
 
 // refuse answers with a problem. retryAfter is 0 for the kind's own.
-func refuse(w http.ResponseWriter, r *http.Request, kind ProblemKind, detail string, retryAfter time.Duration) {
+func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, kind ProblemKind, detail string, retryAfter time.Duration) {
 	p := NewProblem(kind, detail)
 	p.RetryAfter = max(p.RetryAfter, retryAfter)
 	_ = p.Write(w, r) // a client that cannot be reached asks again
@@ -73,17 +73,19 @@ func (h *Handler) refusal(w http.ResponseWriter, r *http.Request, v semel.Verdic
 	switch v.Reason {
 	case semel.InProgress:
 		h.linkStatus(w, r)
-		refuse(w, r, InProgress, "ask again with the same key and the same content after Retry-After", min(v.RetryAfter, maxInProgress))
+		h.refuse(w, r, InProgress, "ask again with the same key and the same content after Retry-After", min(v.RetryAfter, maxInProgress))
 	case semel.Mismatch:
-		refuse(w, r, PayloadMismatch, "a new operation needs a new key; a repetition needs the method, path and content of the first request, unchanged", 0)
+		h.refuse(w, r, PayloadMismatch, "a new operation needs a new key; a repetition needs the method, path and content of the first request, unchanged", 0)
 	case semel.Gone:
 		p := NewProblem(ResultGone, "do not send it again: it ran once, with the status that original_status tells")
 		p.OriginalStatus = v.Held.Code
 		_ = p.Write(w, r)
+	case semel.OverQuota:
+		h.refuse(w, r, QuotaExceeded, "nothing was started; send it again after Retry-After with the same key and the same content", v.RetryAfter)
 	case semel.Expired:
-		refuse(w, r, KeyExpired, "whether it ran long ago is not remembered; look for its effect before it is sent again with a new key", 0)
+		h.refuse(w, r, KeyExpired, "whether it ran long ago is not remembered; look for its effect before it is sent again with a new key", 0)
 	case semel.Early:
-		refuse(w, r, KeyEarly, "the clock of the client that made this key is more than 5 minutes ahead", 0)
+		h.refuse(w, r, KeyEarly, "the clock of the client that made this key is more than 5 minutes ahead", 0)
 	default:
 		h.inDoubt(w, r, v.Held.Digest)
 	}
@@ -118,7 +120,7 @@ func (h *Handler) replace(rec *recorder, r *http.Request, digest semel.Digest) {
 func (h *Handler) inDoubt(w http.ResponseWriter, r *http.Request, digest semel.Digest) {
 	h.suspect(digest)
 	h.linkStatus(w, r)
-	refuse(w, r, OutcomeUnknownKind, askAgain, 0)
+	h.refuse(w, r, OutcomeUnknownKind, askAgain, 0)
 }
 
 // suspect tells of a key that is in doubt.

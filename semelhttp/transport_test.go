@@ -177,6 +177,7 @@ func TestTransportStatuses(t *testing.T) {
 		{"result-gone", problem(semelhttp.ResultGone), final(semelhttp.OutcomeDone)},
 		{"key-expired", problem(semelhttp.KeyExpired), final(semelhttp.OutcomeUnknown)},
 		{"too-many-requests-in-flight", problem(semelhttp.TooManyInFlight), again(semelhttp.OutcomeNotDone)},
+		{"quota-exceeded", problem(semelhttp.QuotaExceeded), again(semelhttp.OutcomeNotDone)},
 		{"store-unavailable", problem(semelhttp.StoreUnavailable), again(semelhttp.OutcomeNotDone)},
 		{"upstream-unreachable", problem(semelhttp.UpstreamUnreachable), again(semelhttp.OutcomeNotDone)},
 		{"handler-failed", problem(semelhttp.HandlerFailed), final(semelhttp.OutcomeDone)},

@@ -175,6 +175,7 @@ func TestWhatIsRetried(t *testing.T) {
 		"in progress":       {refusal(codes.Aborted, semelgrpc.InProgress), most, semelhttp.OutcomePending, semel.ErrInProgress},
 		"store unavailable": {refusal(codes.Unavailable, semelgrpc.StoreUnavailable), most, semelhttp.OutcomeNotDone, semel.ErrUnavailable},
 		"not committed":     {refusal(codes.Unavailable, semelgrpc.NotCommitted), most, semelhttp.OutcomeNotDone, semel.ErrNotDone},
+		"quota exceeded":    {refusal(codes.ResourceExhausted, semelgrpc.QuotaExceeded), most, semelhttp.OutcomeNotDone, semel.ErrOverQuota},
 		"too many":          {refusal(codes.Unavailable, semelgrpc.TooManyInFlight), most, semelhttp.OutcomeNotDone, semel.ErrNotDone},
 		"outcome unknown":   {refusal(codes.Unknown, semelgrpc.OutcomeUnknown), 1, semelhttp.OutcomeUnknown, semel.ErrInDoubt},
 		"mismatch":          {refusal(codes.FailedPrecondition, semelgrpc.PayloadMismatch), 1, semelhttp.OutcomeNotDone, semel.ErrMismatch},

@@ -74,6 +74,11 @@ type Canonical func(ctx context.Context, req proto.Message) ([]byte, error)
 type Options struct {
 	// Scope is required; there is no default.
 	Scope Scope
+	// Tenant tells whose quota a call counts for, if its method's policy has one. Its
+	// error refuses the call. What it gives is kept in memory and, where quotas are
+	// shared, in the store, so it holds no credential. Default: what Scope gives, so
+	// that all methods with one quota share it for each client.
+	Tenant Scope
 	// Methods are guarded: "/bank.Payments/Charge" is one method, "/bank.Payments/*"
 	// all unary ones of a service that are not named themselves. Other unary methods
 	// pass untouched. At least one is required.

@@ -37,6 +37,7 @@ const (
 	TooManyInFlight    Reason = "TOO_MANY_REQUESTS_IN_FLIGHT" // UNAVAILABLE: over the limit, nothing ran
 	StoreUnavailable   Reason = "STORE_UNAVAILABLE"           // UNAVAILABLE: nothing can be remembered, so nothing ran
 	NotCommitted       Reason = "NOT_COMMITTED"               // UNAVAILABLE: the database undid all of it
+	QuotaExceeded      Reason = "QUOTA_EXCEEDED"              // RESOURCE_EXHAUSTED: the tenant has begun as much as it may, nothing ran
 	HandlerFailed      Reason = "HANDLER_FAILED"              // INTERNAL: the handler panicked; stored as the answer
 	MessageUnsupported Reason = "MESSAGE_UNSUPPORTED"         // UNIMPLEMENTED: the message is no protocol buffer
 	StreamRefused      Reason = "STREAM_REFUSED"              // UNIMPLEMENTED: streams are not guarded
@@ -67,6 +68,7 @@ var reasonTable = [...]struct {
 	{TooManyInFlight, codes.Unavailable, time.Second, semelhttp.OutcomeNotDone, false, nil, "too many calls are in flight"},
 	{StoreUnavailable, codes.Unavailable, time.Second, semelhttp.OutcomeNotDone, false, semel.ErrUnavailable, "nothing can be remembered at the moment, so nothing was started"},
 	{NotCommitted, codes.Unavailable, time.Second, semelhttp.OutcomeNotDone, false, semel.ErrNotDone, "the database undid the operation, so nothing happened"},
+	{QuotaExceeded, codes.ResourceExhausted, time.Second, semelhttp.OutcomeNotDone, false, semel.ErrOverQuota, "this client has begun as much as it may for now, and nothing was started: ask again later with the same key and the same request"},
 	{HandlerFailed, codes.Internal, 0, semelhttp.OutcomeDone, true, nil, "the server failed while it handled the call"},
 	{MessageUnsupported, codes.Unimplemented, 0, semelhttp.OutcomeNotDone, false, nil, "only methods whose messages are protocol buffers can be guarded"},
 	{StreamRefused, codes.Unimplemented, 0, semelhttp.OutcomeNotDone, false, nil, "streams are not guarded"},

@@ -186,7 +186,10 @@ func (c *call) ask(lines []string) (semel.Ask, refusal) {
 	}
 	ask := semel.Ask{
 		Key:         semel.Key{Scope: semel.JoinScope(scope, c.name, source), ID: id},
-		Fingerprint: fingerprint, Policy: &c.m.Policy,
+		Fingerprint: fingerprint, Tenant: scope, Policy: &c.m.Policy,
+	}
+	if refused := c.tenant(&ask); refused.reason != "" {
+		return ask, refused
 	}
 	if c.m.Memo == nil {
 		return ask, refusal{}
@@ -198,6 +201,22 @@ func (c *call) ask(lines []string) (semel.Ask, refusal) {
 		return ask, refusal{reason: MessageTooLarge, detail: fmt.Sprintf("what this method keeps of a request to find out an unknown outcome may have %d bytes, and of this one has %d", maxMemo, len(ask.Memo))}
 	}
 	return ask, refusal{}
+}
+
+// tenant sets whose quota the call counts for, where that is not the scope.
+func (c *call) tenant(ask *semel.Ask) (refused refusal) {
+	if c.s.o.Tenant == nil || c.m.Policy.Quota == nil {
+		return refusal{}
+	}
+	name, err := c.s.o.Tenant(c.ctx, c.name)
+	switch {
+	case err != nil:
+		return refusal{reason: ScopeRequired, detail: err.Error()}
+	case name == "":
+		return refusal{reason: ScopeRequired, detail: "it is not known whose quota this call counts for"}
+	}
+	ask.Tenant = name
+	return refusal{}
 }
 
 // serve asks the guard and does what it says.
@@ -284,6 +303,8 @@ func refused(v semel.Verdict) refusal {
 		return refusal{reason: PayloadMismatch}
 	case semel.Gone:
 		return refusal{reason: ResultGone, original: codes.Code(v.Held.Code)}
+	case semel.OverQuota:
+		return refusal{reason: QuotaExceeded, wait: v.RetryAfter}
 	case semel.Expired:
 		return refusal{reason: KeyExpired}
 	case semel.Early:
