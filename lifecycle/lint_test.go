@@ -1,0 +1,267 @@
+package lifecycle_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/semelhq/semel"
+	"github.com/semelhq/semel/lifecycle"
+)
+
+const (
+	s      = time.Second
+	m      = time.Minute
+	h      = time.Hour
+	oneDay = 24 * h
+)
+
+// known are assumptions of which nothing follows with the default policy.
+func known() lifecycle.Assumptions {
+	return lifecycle.Assumptions{
+		ClientAttempts: 5, ClientTimeout: 30 * s, ClientBackoff: s, ClientBackoffCap: 30 * s,
+		ProxyTimeout: m, HandlerP99: s, HandlerLongest: 20 * s, Partition: h, Reconciliation: oneDay, Pause: 10 * s,
+	}
+}
+
+// lint judges one policy after change.
+func lint(change func(f *lifecycle.Facts, p *lifecycle.PolicyFacts)) lifecycle.Report {
+	f := lifecycle.Facts{Policies: []lifecycle.PolicyFacts{{Policy: semel.Policy{Name: "pay"}, Assumptions: known(), Silence: m}}, Drain: 30 * s}
+	f.Store.Known, f.Store.Survives = true, semel.SurvivesCrash
+	change(&f, &f.Policies[0])
+	return lifecycle.Lint(f)
+}
+
+// rules gives what was found as level:rule.
+func rules(r lifecycle.Report) []string {
+	out := []string{}
+	for _, f := range r.Findings {
+		out = append(out, f.Level.String()+":"+f.Rule)
+	}
+	return out
+}
+
+// TestLintRules: each rule at its bound, and just inside of it.
+func TestLintRules(t *testing.T) {
+	type facts = lifecycle.Facts
+	type policy = lifecycle.PolicyFacts
+	for _, c := range []struct {
+		name   string
+		change func(*facts, *policy)
+		want   string // all rules, joined by spaces
+	}{
+		{"the defaults", func(_ *facts, p *policy) {}, ""},
+		{"lease-short", func(_ *facts, p *policy) { p.Policy.Lease = 49 * time.Millisecond }, "refusal:lease-short warning:lease-pause note:lease-renewed note:wait-lease"},
+		{"replay-negative", func(_ *facts, p *policy) { p.Policy.Replay = -1 }, "refusal:replay-negative"},
+		{"remember-below-replay", func(_ *facts, p *policy) { p.Policy.Replay, p.Policy.Remember = 73*h, 72*h }, "refusal:remember-below-replay"},
+		{"a lock of 24 h, kept for 5 min", func(_ *facts, p *policy) {
+			p.Policy.Lease, p.Policy.Replay, p.Policy.Remember = oneDay, 5*m, 5*m
+		}, "refusal:remember-below-lease warning:lease-retries"},
+		{"policy", func(_ *facts, p *policy) { p.Policy.MaxResult = -1 }, "refusal:policy"},
+		{"assumption", func(_ *facts, p *policy) { p.HandlerP99 = 21 * s }, "refusal:assumption"},
+		{"assumption negative", func(_ *facts, p *policy) { p.Partition = -h }, "refusal:assumption"},
+
+		// 30s + 5 x 30s + (1 + 2 + 4 + 8)s + 1h + 24h = 25h3m15s
+		{"X6, in it", func(_ *facts, p *policy) { p.Policy.Remember, p.Policy.Replay = 25*h+3*m+15*s, h }, ""},
+		{"X6, below", func(_ *facts, p *policy) { p.Policy.Remember, p.Policy.Replay = 25*h+3*m+15*s-1, h }, "refusal:retention"},
+		{"X6, an outbox", func(_ *facts, p *policy) { p.ClientHorizon = 3 * oneDay }, "refusal:retention warning:replay-retries"},
+		{"broker", func(_ *facts, p *policy) { p.BrokerRedelivery, p.Policy.Replay = 4*oneDay, 72*h }, "refusal:retention refusal:retention-broker warning:replay-retries"},
+		{"replay, in it", func(_ *facts, p *policy) { p.Policy.Replay = 165 * s }, ""},
+		{"replay, below", func(_ *facts, p *policy) { p.Policy.Replay = 165*s - 1 }, "warning:replay-retries"},
+		{"key-window", func(_ *facts, p *policy) { p.TimedKeys, p.ClockSkew = true, 72*h }, "warning:key-window warning:key-ahead"},
+		{"key-ahead", func(_ *facts, p *policy) { p.TimedKeys, p.ClockSkew = true, 5*m+1 }, "warning:key-ahead"},
+		{"keys without time", func(_ *facts, p *policy) { p.ClockSkew = 72 * h }, ""},
+		{"client unstated", func(_ *facts, p *policy) { p.Assumptions = lifecycle.Assumptions{} }, "note:client-unstated"},
+
+		{"lease-pause", func(_ *facts, p *policy) { p.Pause = 15 * s }, "warning:lease-pause"},
+		{"lease-renewed", func(_ *facts, p *policy) { p.Policy.Lease, p.Policy.Wait = 10*s, s; p.Pause = s }, "note:lease-renewed"},
+		{"lease-retries", func(_ *facts, p *policy) { p.Policy.Lease = 165 * s }, "warning:lease-retries"},
+		{"lease-long", func(_ *facts, p *policy) { p.Policy.Lease, p.Assumptions = oneDay, lifecycle.Assumptions{} }, "warning:lease-long note:client-unstated"},
+		{"a transaction in time", func(_ *facts, p *policy) { p.Policy.Class = semel.Transactional; p.Policy.Lease = 25 * s }, ""},
+		{"a transaction that is cut off", func(_ *facts, p *policy) { p.Policy.Class = semel.Transactional; p.Policy.Lease = 24 * s }, "refusal:lease-transaction"},
+
+		{"wait-cut", func(_ *facts, p *policy) { p.Policy.Wait = 30 * s }, "warning:wait-cut"},
+		{"wait-lease", func(_ *facts, p *policy) { p.Policy.Lease = 25 * s; p.Policy.Wait = 26 * s }, "note:wait-lease"},
+		{"no wait", func(_ *facts, p *policy) { p.Policy.Wait, p.ClientTimeout, p.ClientHorizon = -1, s, 5*m }, "warning:handler-cut"},
+		{"handler-cut-rarely", func(_ *facts, p *policy) { p.ClientTimeout, p.ClientHorizon = 15*s, 5*m }, "note:handler-cut-rarely"},
+		{"timeout-handler", func(_ *facts, p *policy) { p.Silence = 20 * s }, "warning:timeout-handler"},
+		{"resolve-early", func(_ *facts, p *policy) { p.NotDoneAfter = 20*s - 1 }, "refusal:resolve-early"},
+		{"resolve at once", func(_ *facts, p *policy) { p.NotDoneAfter = -1 }, "refusal:resolve-early"},
+		{"resolve in time", func(_ *facts, p *policy) { p.NotDoneAfter = 20 * s }, ""},
+
+		{"class-effect", func(_ *facts, p *policy) { p.Policy.Class, p.Effect = semel.AtLeastOnce, lifecycle.Once }, "refusal:class-effect"},
+		{"class-effect, repeatable", func(_ *facts, p *policy) { p.Policy.Class, p.Effect = semel.AtLeastOnce, lifecycle.Repeatable }, ""},
+		{"fail open", func(_ *facts, p *policy) { p.FailOpen, p.Effect = true, lifecycle.Once }, "warning:fail-open-effect"},
+		{"fail open with money", func(_ *facts, p *policy) { p.FailOpen, p.Effect = true, lifecycle.Money }, "refusal:fail-open-effect note:retention-money"},
+		{"fenced", func(_ *facts, p *policy) { p.Policy.Class, p.Effect = semel.Fenced, lifecycle.Money }, "note:retention-money note:fenced-target"},
+		{"in doubt", func(_ *facts, p *policy) {
+			p.Effect, p.Reconciliation, p.Policy.Remember = lifecycle.Money, 0, 7*oneDay
+		}, "warning:doubt-unattended"},
+		{"in doubt, asked", func(_ *facts, p *policy) {
+			p.Effect, p.Reconciliation, p.Policy.Remember, p.Resolved = lifecycle.Money, 0, 7*oneDay, true
+		}, ""},
+		{"key-derived", func(_ *facts, p *policy) {
+			p.KeyDerived, p.Effect, p.Policy.Remember = true, lifecycle.Money, 7*oneDay
+		}, "warning:key-derived"},
+		{"key-optional", func(_ *facts, p *policy) {
+			p.KeyOptional, p.Effect, p.Policy.Remember, p.ProxyRetries = true, lifecycle.Money, 7*oneDay, 1
+		}, "warning:key-optional-proxy warning:key-optional-money"},
+
+		{"answer-size", func(_ *facts, p *policy) { p.LongestAnswer = 1<<20 + 1 }, "warning:answer-size"},
+		{"quota-retries", func(_ *facts, p *policy) { p.Quota = lifecycle.QuotaOptions{NewKeys: 10, Per: h} }, "warning:quota-retries"},
+		{"quota", func(_ *facts, p *policy) { p.Quota = lifecycle.QuotaOptions{NewKeys: 10} }, ""},
+		{"drain-handler", func(f *facts, _ *policy) { f.Drain = 19 * s }, "warning:drain-handler"},
+		{"journal-short", func(f *facts, _ *policy) { f.Journal = 72*h - 1 }, "refusal:journal-short"},
+		{"journal", func(f *facts, _ *policy) { f.Journal = 72 * h }, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := lint(c.change)
+			if got := strings.Join(rules(r), " "); got != c.want {
+				told, _ := json.MarshalIndent(r.Findings, "", " ")
+				t.Errorf("got  %s\nwant %s\n%s", got, c.want, told)
+			}
+		})
+	}
+}
+
+// TestLintStore: what the store is counts by what a second run does.
+func TestLintStore(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		traits []semel.Trait
+		gives  semel.Survival
+		effect lifecycle.Effect
+		class  semel.Class
+		want   string
+	}{
+		{"an evicting arbiter", []semel.Trait{semel.TraitEvicts}, semel.SurvivesCrash, 0, 0, "refusal:store-evicts"},
+		{"a replica", []semel.Trait{semel.TraitReplica}, semel.SurvivesCrash, 0, 0, "refusal:store-replica"},
+		{"asynchronous", []semel.Trait{semel.TraitLossyFailover}, semel.SurvivesCrash, 0, 0, "warning:store-failover"},
+		{"asynchronous, money", []semel.Trait{semel.TraitLossyFailover}, semel.SurvivesCrash, lifecycle.Money, 0, "refusal:store-failover"},
+		{"asynchronous, fenced", []semel.Trait{semel.TraitLossyFailover}, semel.SurvivesCrash, lifecycle.Money, semel.Fenced, "warning:store-failover note:fenced-target"},
+		{"asynchronous, with the money", []semel.Trait{semel.TraitLossyFailover}, semel.SurvivesCrash, lifecycle.Money, semel.Transactional, "warning:store-failover"},
+		{"memory", nil, semel.SurvivesNothing, 0, 0, "warning:store-forgets"},
+		{"memory, once", nil, semel.SurvivesNothing, lifecycle.Once, 0, "refusal:store-forgets"},
+		{"no flush", nil, semel.SurvivesProcess, 0, 0, "warning:store-crash"},
+		{"no flush, money", nil, semel.SurvivesProcess, lifecycle.Money, 0, "refusal:store-crash"},
+		{"the rest", []semel.Trait{semel.TraitTornPages, semel.TraitClockOff}, semel.SurvivesFailover, 0, 0, "warning:store-torn warning:store-clock"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := lint(func(f *lifecycle.Facts, p *lifecycle.PolicyFacts) {
+				f.Store.Traits, f.Store.Survives = c.traits, c.gives
+				p.Effect, p.Policy.Class, p.Policy.Remember = c.effect, c.class, 7*oneDay
+			})
+			if got := strings.Join(rules(r), " "); got != c.want {
+				t.Errorf("got  %s\nwant %s", got, c.want)
+			}
+		})
+	}
+	r := lint(func(f *lifecycle.Facts, _ *lifecycle.PolicyFacts) {
+		f.Store = lifecycle.StoreFacts{Refused: "it is read-only", NoJournal: true}
+	})
+	if got := strings.Join(rules(r), " "); got != "refusal:store-refused" {
+		t.Errorf("a store that refuses: %s", got)
+	}
+	r = lint(func(f *lifecycle.Facts, _ *lifecycle.PolicyFacts) {
+		f.Store.Unreachable, f.Store.Known, f.Store.NoJournal = "connection refused", true, true
+	})
+	if got := strings.Join(rules(r), " "); got != "warning:store-unreachable note:store-journal" {
+		t.Errorf("a store that does not answer: %s", got)
+	}
+}
+
+// TestLintSums: the reason has the numbers that it comes from.
+func TestLintSums(t *testing.T) {
+	r := lint(func(_ *lifecycle.Facts, p *lifecycle.PolicyFacts) {
+		p.Policy.Remember, p.Policy.Replay, p.ProxyRetries = h, h, 2
+	})
+	want := "lease 30s + the client's retries (5 attempts of 30s, pauses of 15s in all, the proxy's own 2 of 1m) 4m45s + partition 1h + reconciliation 24h = 25h5m15s"
+	if len(r.Findings) != 1 || !strings.Contains(r.Findings[0].Why, want) || r.Findings[0].Need != "at least 25h5m15s" || r.Findings[0].Do != "Set remember: 26h." {
+		t.Errorf("got %+v\nwant %s", r.Findings, want)
+	}
+	i := slices.IndexFunc(r.Advice, func(a lifecycle.Advice) bool { return a.Field == "remember" })
+	if a := r.Advice[i]; time.Duration(a.Safe) != 26*h || time.Duration(a.Have) != h || !strings.Contains(a.Why, want) {
+		t.Errorf("got %+v", a)
+	}
+}
+
+// TestLintPauses: pauses double up to their cap, and their sum does not take a loop
+// of a million.
+func TestLintPauses(t *testing.T) {
+	for _, c := range []struct {
+		attempts     int
+		timeout      time.Duration
+		backoff, cap time.Duration
+		want         string
+	}{
+		{1, s, 0, 0, "1 attempt of 1s) 1s"},
+		{3, 0, s, 0, "3 attempts of 0s, pauses of 3s in all) 3s"},
+		{6, s, s, 4 * s, "6 attempts of 1s, pauses of 15s in all) 21s"},
+		{6, s, 3 * s, 4 * s, "pauses of 19s in all) 25s"},
+		{1_000_000, 0, s, s, "pauses of 277h46m39s in all) 277h46m39s"},
+		{1_000_000, s, s, 0, "= "}, // more than anybody waits
+	} {
+		r := lifecycle.Lint(lifecycle.Facts{Policies: []lifecycle.PolicyFacts{{Policy: semel.Policy{Lease: s, Replay: s, Remember: s}, Assumptions: lifecycle.Assumptions{
+			ClientAttempts: c.attempts, ClientTimeout: c.timeout, ClientBackoff: c.backoff, ClientBackoffCap: c.cap,
+		}}}})
+		if why := r.Findings[0].Why; r.Findings[0].Rule != "retention" || !strings.Contains(why, c.want) {
+			t.Errorf("%+v: got %s", c, why)
+		}
+	}
+}
+
+func TestSpans(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		0: "0s", time.Millisecond: "1ms", s: "1s", m: "1m", 90 * m: "1h30m", h: "1h", oneDay: "24h", 25 * h: "25h", 2 * oneDay: "2d", 7 * oneDay: "7d", 49 * h: "49h", h + s: "1h0m1s", -m: "-1m",
+	} {
+		if got := lifecycle.Span(d).String(); got != want {
+			t.Errorf("%v: got %s, want %s", d, got, want)
+		}
+	}
+	for _, text := range []string{"repeatable", "once", "money"} {
+		if e, err := lifecycle.ParseEffect(text); err != nil || e.String() != text {
+			t.Errorf("%s: got %v, %v", text, e, err)
+		}
+	}
+	for _, text := range []string{"", "unstated", "Money"} {
+		if e, err := lifecycle.ParseEffect(text); err == nil {
+			t.Errorf("%q: got %v", text, e)
+		}
+	}
+}
+
+// TestFieldBug12_OneTimeForClaimAndRecord: a claim that stays for a day after a crash
+// is told, and what is said of it is to make it short.
+func TestFieldBug12_OneTimeForClaimAndRecord(t *testing.T) {
+	r := lint(func(_ *lifecycle.Facts, p *lifecycle.PolicyFacts) { p.Policy.Lease, p.Policy.Replay = oneDay, oneDay })
+	if len(r.Findings) != 1 || r.Findings[0].Rule != "lease-retries" || !strings.Contains(r.Findings[0].Do, "Set lease: 1m22s") {
+		t.Errorf("got %+v", r.Findings)
+	}
+}
+
+func ExampleLint() {
+	policy := semel.Policy{Name: "charge", Lease: 30 * time.Second, Replay: time.Hour, Remember: 24 * time.Hour}
+	report := lifecycle.Lint(lifecycle.Facts{Policies: []lifecycle.PolicyFacts{{
+		Policy: policy,
+		Assumptions: lifecycle.Assumptions{
+			ClientAttempts: 4, ClientTimeout: 15 * time.Second, ClientBackoff: time.Second,
+			Partition: time.Hour, Reconciliation: 24 * time.Hour, Effect: lifecycle.Money,
+		},
+	}}})
+	for _, f := range report.Findings {
+		fmt.Printf("%v: %s is %s, %s\n", f.Level, f.Field, f.Have, f.Need)
+	}
+	for _, a := range report.Advice {
+		fmt.Println(a.Field, a.Safe)
+	}
+	// Output:
+	// refusal: remember is 24h, at least 25h1m37s
+	// note: remember is 24h, 7d to 30d is usual
+	// lease 30s
+	// wait 10s
+	// replay 1h
+	// remember 26h
+}
