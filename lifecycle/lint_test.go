@@ -44,15 +44,22 @@ func rules(r lifecycle.Report) []string {
 	return out
 }
 
-// TestLintRules: each rule at its bound, and just inside of it.
-func TestLintRules(t *testing.T) {
-	type facts = lifecycle.Facts
-	type policy = lifecycle.PolicyFacts
-	for _, c := range []struct {
-		name   string
-		change func(*facts, *policy)
-		want   string // all rules, joined by spaces
-	}{
+type (
+	facts  = lifecycle.Facts
+	policy = lifecycle.PolicyFacts
+)
+
+// ruleCase is one change to what is well, and all rules that it breaks, joined by
+// spaces.
+type ruleCase struct {
+	name   string
+	change func(*facts, *policy)
+	want   string
+}
+
+// retentionCases are about single numbers and about retentions.
+func retentionCases() []ruleCase {
+	return []ruleCase{
 		{"the defaults", func(_ *facts, p *policy) {}, ""},
 		{"lease-short", func(_ *facts, p *policy) { p.Policy.Lease = 49 * time.Millisecond }, "refusal:lease-short warning:lease-pause note:lease-renewed note:wait-lease"},
 		{"replay-negative", func(_ *facts, p *policy) { p.Policy.Replay = -1 }, "refusal:replay-negative"},
@@ -75,7 +82,12 @@ func TestLintRules(t *testing.T) {
 		{"key-ahead", func(_ *facts, p *policy) { p.TimedKeys, p.ClockSkew = true, 5*m+1 }, "warning:key-ahead"},
 		{"keys without time", func(_ *facts, p *policy) { p.ClockSkew = 72 * h }, ""},
 		{"client unstated", func(_ *facts, p *policy) { p.Assumptions = lifecycle.Assumptions{} }, "note:client-unstated"},
+	}
+}
 
+// leaseCases are about leases, waiting, effects and sizes.
+func leaseCases() []ruleCase {
+	return []ruleCase{
 		{"lease-pause", func(_ *facts, p *policy) { p.Pause = 15 * s }, "warning:lease-pause"},
 		{"lease-renewed", func(_ *facts, p *policy) { p.Policy.Lease, p.Policy.Wait = 10*s, s; p.Pause = s }, "note:lease-renewed"},
 		{"lease-retries", func(_ *facts, p *policy) { p.Policy.Lease = 165 * s }, "warning:lease-retries"},
@@ -116,7 +128,12 @@ func TestLintRules(t *testing.T) {
 		{"drain-handler", func(f *facts, _ *policy) { f.Drain = 19 * s }, "warning:drain-handler"},
 		{"journal-short", func(f *facts, _ *policy) { f.Journal = 72*h - 1 }, "refusal:journal-short"},
 		{"journal", func(f *facts, _ *policy) { f.Journal = 72 * h }, ""},
-	} {
+	}
+}
+
+// TestLintRules: each rule at its bound, and just inside of it.
+func TestLintRules(t *testing.T) {
+	for _, c := range slices.Concat(retentionCases(), leaseCases()) {
 		t.Run(c.name, func(t *testing.T) {
 			r := lint(c.change)
 			if got := strings.Join(rules(r), " "); got != c.want {
