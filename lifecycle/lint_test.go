@@ -13,23 +13,23 @@ import (
 )
 
 const (
-	s      = time.Second
-	m      = time.Minute
-	h      = time.Hour
-	oneDay = 24 * h
+	second = time.Second
+	minute = time.Minute
+	hour   = time.Hour
+	oneDay = 24 * hour
 )
 
 // known are assumptions of which nothing follows with the default policy.
 func known() lifecycle.Assumptions {
 	return lifecycle.Assumptions{
-		ClientAttempts: 5, ClientTimeout: 30 * s, ClientBackoff: s, ClientBackoffCap: 30 * s,
-		ProxyTimeout: m, HandlerP99: s, HandlerLongest: 20 * s, Partition: h, Reconciliation: oneDay, Pause: 10 * s,
+		ClientAttempts: 5, ClientTimeout: 30 * second, ClientBackoff: second, ClientBackoffCap: 30 * second,
+		ProxyTimeout: minute, HandlerP99: second, HandlerLongest: 20 * second, Partition: hour, Reconciliation: oneDay, Pause: 10 * second,
 	}
 }
 
 // lint judges one policy after change.
 func lint(change func(f *lifecycle.Facts, p *lifecycle.PolicyFacts)) lifecycle.Report {
-	f := lifecycle.Facts{Policies: []lifecycle.PolicyFacts{{Policy: semel.Policy{Name: "pay"}, Assumptions: known(), Silence: m}}, Drain: 30 * s}
+	f := lifecycle.Facts{Policies: []lifecycle.PolicyFacts{{Policy: semel.Policy{Name: "pay"}, Assumptions: known(), Silence: minute}}, Drain: 30 * second}
 	f.Store.Known, f.Store.Survives = true, semel.SurvivesCrash
 	change(&f, &f.Policies[0])
 	return lifecycle.Lint(f)
@@ -45,89 +45,91 @@ func rules(r lifecycle.Report) []string {
 }
 
 type (
-	facts  = lifecycle.Facts
-	policy = lifecycle.PolicyFacts
+	facts       = lifecycle.Facts
+	policyFacts = lifecycle.PolicyFacts
 )
 
 // ruleCase is one change to what is well, and all rules that it breaks, joined by
 // spaces.
 type ruleCase struct {
 	name   string
-	change func(*facts, *policy)
+	change func(*facts, *policyFacts)
 	want   string
 }
 
 // retentionCases are about single numbers and about retentions.
 func retentionCases() []ruleCase {
 	return []ruleCase{
-		{"the defaults", func(_ *facts, p *policy) {}, ""},
-		{"lease-short", func(_ *facts, p *policy) { p.Policy.Lease = 49 * time.Millisecond }, "refusal:lease-short warning:lease-pause note:lease-renewed note:wait-lease"},
-		{"replay-negative", func(_ *facts, p *policy) { p.Policy.Replay = -1 }, "refusal:replay-negative"},
-		{"remember-below-replay", func(_ *facts, p *policy) { p.Policy.Replay, p.Policy.Remember = 73*h, 72*h }, "refusal:remember-below-replay"},
-		{"a lock of 24 h, kept for 5 min", func(_ *facts, p *policy) {
-			p.Policy.Lease, p.Policy.Replay, p.Policy.Remember = oneDay, 5*m, 5*m
+		{"the defaults", func(_ *facts, p *policyFacts) {}, ""},
+		{"lease-short", func(_ *facts, p *policyFacts) { p.Policy.Lease = 49 * time.Millisecond }, "refusal:lease-short warning:lease-pause note:lease-renewed note:wait-lease"},
+		{"replay-negative", func(_ *facts, p *policyFacts) { p.Policy.Replay = -1 }, "refusal:replay-negative"},
+		{"remember-below-replay", func(_ *facts, p *policyFacts) { p.Policy.Replay, p.Policy.Remember = 73*hour, 72*hour }, "refusal:remember-below-replay"},
+		{"a lock of 24 hour, kept for 5 min", func(_ *facts, p *policyFacts) {
+			p.Policy.Lease, p.Policy.Replay, p.Policy.Remember = oneDay, 5*minute, 5*minute
 		}, "refusal:remember-below-lease warning:lease-retries"},
-		{"policy", func(_ *facts, p *policy) { p.Policy.MaxResult = -1 }, "refusal:policy"},
-		{"assumption", func(_ *facts, p *policy) { p.HandlerP99 = 21 * s }, "refusal:assumption"},
-		{"assumption negative", func(_ *facts, p *policy) { p.Partition = -h }, "refusal:assumption"},
+		{"policy", func(_ *facts, p *policyFacts) { p.Policy.MaxResult = -1 }, "refusal:policy"},
+		{"assumption", func(_ *facts, p *policyFacts) { p.HandlerP99 = 21 * second }, "refusal:assumption"},
+		{"assumption negative", func(_ *facts, p *policyFacts) { p.Partition = -hour }, "refusal:assumption"},
 
 		// 30s + 5 x 30s + (1 + 2 + 4 + 8)s + 1h + 24h = 25h3m15s
-		{"X6, in it", func(_ *facts, p *policy) { p.Policy.Remember, p.Policy.Replay = 25*h+3*m+15*s, h }, ""},
-		{"X6, below", func(_ *facts, p *policy) { p.Policy.Remember, p.Policy.Replay = 25*h+3*m+15*s-1, h }, "refusal:retention"},
-		{"X6, an outbox", func(_ *facts, p *policy) { p.ClientHorizon = 3 * oneDay }, "refusal:retention warning:replay-retries"},
-		{"broker", func(_ *facts, p *policy) { p.BrokerRedelivery, p.Policy.Replay = 4*oneDay, 72*h }, "refusal:retention refusal:retention-broker warning:replay-retries"},
-		{"replay, in it", func(_ *facts, p *policy) { p.Policy.Replay = 165 * s }, ""},
-		{"replay, below", func(_ *facts, p *policy) { p.Policy.Replay = 165*s - 1 }, "warning:replay-retries"},
-		{"key-window", func(_ *facts, p *policy) { p.TimedKeys, p.ClockSkew = true, 72*h }, "warning:key-window warning:key-ahead"},
-		{"key-ahead", func(_ *facts, p *policy) { p.TimedKeys, p.ClockSkew = true, 5*m+1 }, "warning:key-ahead"},
-		{"keys without time", func(_ *facts, p *policy) { p.ClockSkew = 72 * h }, ""},
-		{"client unstated", func(_ *facts, p *policy) { p.Assumptions = lifecycle.Assumptions{} }, "note:client-unstated"},
+		{"X6, in it", func(_ *facts, p *policyFacts) { p.Policy.Remember, p.Policy.Replay = 25*hour+3*minute+15*second, hour }, ""},
+		{"X6, below", func(_ *facts, p *policyFacts) {
+			p.Policy.Remember, p.Policy.Replay = 25*hour+3*minute+15*second-1, hour
+		}, "refusal:retention"},
+		{"X6, an outbox", func(_ *facts, p *policyFacts) { p.ClientHorizon = 3 * oneDay }, "refusal:retention warning:replay-retries"},
+		{"broker", func(_ *facts, p *policyFacts) { p.BrokerRedelivery, p.Policy.Replay = 4*oneDay, 72*hour }, "refusal:retention refusal:retention-broker warning:replay-retries"},
+		{"replay, in it", func(_ *facts, p *policyFacts) { p.Policy.Replay = 165 * second }, ""},
+		{"replay, below", func(_ *facts, p *policyFacts) { p.Policy.Replay = 165*second - 1 }, "warning:replay-retries"},
+		{"key-window", func(_ *facts, p *policyFacts) { p.TimedKeys, p.ClockSkew = true, 72*hour }, "warning:key-window warning:key-ahead"},
+		{"key-ahead", func(_ *facts, p *policyFacts) { p.TimedKeys, p.ClockSkew = true, 5*minute+1 }, "warning:key-ahead"},
+		{"keys without time", func(_ *facts, p *policyFacts) { p.ClockSkew = 72 * hour }, ""},
+		{"client unstated", func(_ *facts, p *policyFacts) { p.Assumptions = lifecycle.Assumptions{} }, "note:client-unstated"},
 	}
 }
 
 // leaseCases are about leases, waiting, effects and sizes.
 func leaseCases() []ruleCase {
 	return []ruleCase{
-		{"lease-pause", func(_ *facts, p *policy) { p.Pause = 15 * s }, "warning:lease-pause"},
-		{"lease-renewed", func(_ *facts, p *policy) { p.Policy.Lease, p.Policy.Wait = 10*s, s; p.Pause = s }, "note:lease-renewed"},
-		{"lease-retries", func(_ *facts, p *policy) { p.Policy.Lease = 165 * s }, "warning:lease-retries"},
-		{"lease-long", func(_ *facts, p *policy) { p.Policy.Lease, p.Assumptions = oneDay, lifecycle.Assumptions{} }, "warning:lease-long note:client-unstated"},
-		{"a transaction in time", func(_ *facts, p *policy) { p.Policy.Class = semel.Transactional; p.Policy.Lease = 25 * s }, ""},
-		{"a transaction that is cut off", func(_ *facts, p *policy) { p.Policy.Class = semel.Transactional; p.Policy.Lease = 24 * s }, "refusal:lease-transaction"},
+		{"lease-pause", func(_ *facts, p *policyFacts) { p.Pause = 15 * second }, "warning:lease-pause"},
+		{"lease-renewed", func(_ *facts, p *policyFacts) { p.Policy.Lease, p.Policy.Wait = 10*second, second; p.Pause = second }, "note:lease-renewed"},
+		{"lease-retries", func(_ *facts, p *policyFacts) { p.Policy.Lease = 165 * second }, "warning:lease-retries"},
+		{"lease-long", func(_ *facts, p *policyFacts) { p.Policy.Lease, p.Assumptions = oneDay, lifecycle.Assumptions{} }, "warning:lease-long note:client-unstated"},
+		{"a transaction in time", func(_ *facts, p *policyFacts) { p.Policy.Class = semel.Transactional; p.Policy.Lease = 25 * second }, ""},
+		{"a transaction that is cut off", func(_ *facts, p *policyFacts) { p.Policy.Class = semel.Transactional; p.Policy.Lease = 24 * second }, "refusal:lease-transaction"},
 
-		{"wait-cut", func(_ *facts, p *policy) { p.Policy.Wait = 30 * s }, "warning:wait-cut"},
-		{"wait-lease", func(_ *facts, p *policy) { p.Policy.Lease = 25 * s; p.Policy.Wait = 26 * s }, "note:wait-lease"},
-		{"no wait", func(_ *facts, p *policy) { p.Policy.Wait, p.ClientTimeout, p.ClientHorizon = -1, s, 5*m }, "warning:handler-cut"},
-		{"handler-cut-rarely", func(_ *facts, p *policy) { p.ClientTimeout, p.ClientHorizon = 15*s, 5*m }, "note:handler-cut-rarely"},
-		{"timeout-handler", func(_ *facts, p *policy) { p.Silence = 20 * s }, "warning:timeout-handler"},
-		{"resolve-early", func(_ *facts, p *policy) { p.NotDoneAfter = 20*s - 1 }, "refusal:resolve-early"},
-		{"resolve at once", func(_ *facts, p *policy) { p.NotDoneAfter = -1 }, "refusal:resolve-early"},
-		{"resolve in time", func(_ *facts, p *policy) { p.NotDoneAfter = 20 * s }, ""},
+		{"wait-cut", func(_ *facts, p *policyFacts) { p.Policy.Wait = 30 * second }, "warning:wait-cut"},
+		{"wait-lease", func(_ *facts, p *policyFacts) { p.Policy.Lease = 25 * second; p.Policy.Wait = 26 * second }, "note:wait-lease"},
+		{"no wait", func(_ *facts, p *policyFacts) { p.Policy.Wait, p.ClientTimeout, p.ClientHorizon = -1, second, 5*minute }, "warning:handler-cut"},
+		{"handler-cut-rarely", func(_ *facts, p *policyFacts) { p.ClientTimeout, p.ClientHorizon = 15*second, 5*minute }, "note:handler-cut-rarely"},
+		{"timeout-handler", func(_ *facts, p *policyFacts) { p.Silence = 20 * second }, "warning:timeout-handler"},
+		{"resolve-early", func(_ *facts, p *policyFacts) { p.NotDoneAfter = 20*second - 1 }, "refusal:resolve-early"},
+		{"resolve at once", func(_ *facts, p *policyFacts) { p.NotDoneAfter = -1 }, "refusal:resolve-early"},
+		{"resolve in time", func(_ *facts, p *policyFacts) { p.NotDoneAfter = 20 * second }, ""},
 
-		{"class-effect", func(_ *facts, p *policy) { p.Policy.Class, p.Effect = semel.AtLeastOnce, lifecycle.Once }, "refusal:class-effect"},
-		{"class-effect, repeatable", func(_ *facts, p *policy) { p.Policy.Class, p.Effect = semel.AtLeastOnce, lifecycle.Repeatable }, ""},
-		{"fail open", func(_ *facts, p *policy) { p.FailOpen, p.Effect = true, lifecycle.Once }, "warning:fail-open-effect"},
-		{"fail open with money", func(_ *facts, p *policy) { p.FailOpen, p.Effect = true, lifecycle.Money }, "refusal:fail-open-effect note:retention-money"},
-		{"fenced", func(_ *facts, p *policy) { p.Policy.Class, p.Effect = semel.Fenced, lifecycle.Money }, "note:retention-money note:fenced-target"},
-		{"in doubt", func(_ *facts, p *policy) {
+		{"class-effect", func(_ *facts, p *policyFacts) { p.Policy.Class, p.Effect = semel.AtLeastOnce, lifecycle.Once }, "refusal:class-effect"},
+		{"class-effect, repeatable", func(_ *facts, p *policyFacts) { p.Policy.Class, p.Effect = semel.AtLeastOnce, lifecycle.Repeatable }, ""},
+		{"fail open", func(_ *facts, p *policyFacts) { p.FailOpen, p.Effect = true, lifecycle.Once }, "warning:fail-open-effect"},
+		{"fail open with money", func(_ *facts, p *policyFacts) { p.FailOpen, p.Effect = true, lifecycle.Money }, "refusal:fail-open-effect note:retention-money"},
+		{"fenced", func(_ *facts, p *policyFacts) { p.Policy.Class, p.Effect = semel.Fenced, lifecycle.Money }, "note:retention-money note:fenced-target"},
+		{"in doubt", func(_ *facts, p *policyFacts) {
 			p.Effect, p.Reconciliation, p.Policy.Remember = lifecycle.Money, 0, 7*oneDay
 		}, "warning:doubt-unattended"},
-		{"in doubt, asked", func(_ *facts, p *policy) {
+		{"in doubt, asked", func(_ *facts, p *policyFacts) {
 			p.Effect, p.Reconciliation, p.Policy.Remember, p.Resolved = lifecycle.Money, 0, 7*oneDay, true
 		}, ""},
-		{"key-derived", func(_ *facts, p *policy) {
+		{"key-derived", func(_ *facts, p *policyFacts) {
 			p.KeyDerived, p.Effect, p.Policy.Remember = true, lifecycle.Money, 7*oneDay
 		}, "warning:key-derived"},
-		{"key-optional", func(_ *facts, p *policy) {
+		{"key-optional", func(_ *facts, p *policyFacts) {
 			p.KeyOptional, p.Effect, p.Policy.Remember, p.ProxyRetries = true, lifecycle.Money, 7*oneDay, 1
 		}, "warning:key-optional-proxy warning:key-optional-money"},
 
-		{"answer-size", func(_ *facts, p *policy) { p.LongestAnswer = 1<<20 + 1 }, "warning:answer-size"},
-		{"quota-retries", func(_ *facts, p *policy) { p.Quota = lifecycle.QuotaOptions{NewKeys: 10, Per: h} }, "warning:quota-retries"},
-		{"quota", func(_ *facts, p *policy) { p.Quota = lifecycle.QuotaOptions{NewKeys: 10} }, ""},
-		{"drain-handler", func(f *facts, _ *policy) { f.Drain = 19 * s }, "warning:drain-handler"},
-		{"journal-short", func(f *facts, _ *policy) { f.Journal = 72*h - 1 }, "refusal:journal-short"},
-		{"journal", func(f *facts, _ *policy) { f.Journal = 72 * h }, ""},
+		{"answer-size", func(_ *facts, p *policyFacts) { p.LongestAnswer = 1<<20 + 1 }, "warning:answer-size"},
+		{"quota-retries", func(_ *facts, p *policyFacts) { p.Quota = lifecycle.QuotaOptions{NewKeys: 10, Per: hour} }, "warning:quota-retries"},
+		{"quota", func(_ *facts, p *policyFacts) { p.Quota = lifecycle.QuotaOptions{NewKeys: 10} }, ""},
+		{"drain-handler", func(f *facts, _ *policyFacts) { f.Drain = 19 * second }, "warning:drain-handler"},
+		{"journal-short", func(f *facts, _ *policyFacts) { f.Journal = 72*hour - 1 }, "refusal:journal-short"},
+		{"journal", func(f *facts, _ *policyFacts) { f.Journal = 72 * hour }, ""},
 	}
 }
 
@@ -193,14 +195,14 @@ func TestLintStore(t *testing.T) {
 // TestLintSums: the reason has the numbers that it comes from.
 func TestLintSums(t *testing.T) {
 	r := lint(func(_ *lifecycle.Facts, p *lifecycle.PolicyFacts) {
-		p.Policy.Remember, p.Policy.Replay, p.ProxyRetries = h, h, 2
+		p.Policy.Remember, p.Policy.Replay, p.ProxyRetries = hour, hour, 2
 	})
 	want := "lease 30s + the client's retries (5 attempts of 30s, pauses of 15s in all, the proxy's own 2 of 1m) 4m45s + partition 1h + reconciliation 24h = 25h5m15s"
 	if len(r.Findings) != 1 || !strings.Contains(r.Findings[0].Why, want) || r.Findings[0].Need != "at least 25h5m15s" || r.Findings[0].Do != "Set remember: 26h." {
 		t.Errorf("got %+v\nwant %s", r.Findings, want)
 	}
 	i := slices.IndexFunc(r.Advice, func(a lifecycle.Advice) bool { return a.Field == "remember" })
-	if a := r.Advice[i]; time.Duration(a.Safe) != 26*h || time.Duration(a.Have) != h || !strings.Contains(a.Why, want) {
+	if a := r.Advice[i]; time.Duration(a.Safe) != 26*hour || time.Duration(a.Have) != hour || !strings.Contains(a.Why, want) {
 		t.Errorf("got %+v", a)
 	}
 }
@@ -214,14 +216,14 @@ func TestLintPauses(t *testing.T) {
 		backoff, cap time.Duration
 		want         string
 	}{
-		{1, s, 0, 0, "1 attempt of 1s) 1s"},
-		{3, 0, s, 0, "3 attempts of 0s, pauses of 3s in all) 3s"},
-		{6, s, s, 4 * s, "6 attempts of 1s, pauses of 15s in all) 21s"},
-		{6, s, 3 * s, 4 * s, "pauses of 19s in all) 25s"},
-		{1_000_000, 0, s, s, "pauses of 277h46m39s in all) 277h46m39s"},
-		{1_000_000, s, s, 0, "= "}, // more than anybody waits
+		{1, second, 0, 0, "1 attempt of 1s) 1s"},
+		{3, 0, second, 0, "3 attempts of 0s, pauses of 3s in all) 3s"},
+		{6, second, second, 4 * second, "6 attempts of 1s, pauses of 15s in all) 21s"},
+		{6, second, 3 * second, 4 * second, "pauses of 19s in all) 25s"},
+		{1_000_000, 0, second, second, "pauses of 277h46m39s in all) 277h46m39s"},
+		{1_000_000, second, second, 0, "= "}, // more than anybody waits
 	} {
-		r := lifecycle.Lint(lifecycle.Facts{Policies: []lifecycle.PolicyFacts{{Policy: semel.Policy{Lease: s, Replay: s, Remember: s}, Assumptions: lifecycle.Assumptions{
+		r := lifecycle.Lint(lifecycle.Facts{Policies: []lifecycle.PolicyFacts{{Policy: semel.Policy{Lease: second, Replay: second, Remember: second}, Assumptions: lifecycle.Assumptions{
 			ClientAttempts: c.attempts, ClientTimeout: c.timeout, ClientBackoff: c.backoff, ClientBackoffCap: c.cap,
 		}}}})
 		if why := r.Findings[0].Why; r.Findings[0].Rule != "retention" || !strings.Contains(why, c.want) {
@@ -232,7 +234,7 @@ func TestLintPauses(t *testing.T) {
 
 func TestSpans(t *testing.T) {
 	for d, want := range map[time.Duration]string{
-		0: "0s", time.Millisecond: "1ms", s: "1s", m: "1m", 90 * m: "1h30m", h: "1h", oneDay: "24h", 25 * h: "25h", 2 * oneDay: "2d", 7 * oneDay: "7d", 49 * h: "49h", h + s: "1h0m1s", -m: "-1m",
+		0: "0s", time.Millisecond: "1ms", second: "1s", minute: "1m", 90 * minute: "1h30m", hour: "1h", oneDay: "24h", 25 * hour: "25h", 2 * oneDay: "2d", 7 * oneDay: "7d", 49 * hour: "49h", hour + second: "1h0m1s", -minute: "-1m",
 	} {
 		if got := lifecycle.Span(d).String(); got != want {
 			t.Errorf("%v: got %s, want %s", d, got, want)
