@@ -131,17 +131,17 @@ func (e *engine) flush() (on [16]byte, err error) {
 // covers tells whether a flush, with its error, is one for what was read from the
 // server run: another has its own log, and so has the same one after a restart.
 func (e *engine) covers(on, run [16]byte, err error) error {
-	if err == nil && on != run {
-		err = errors.New("the server it was read from was restarted or replaced meanwhile")
-	}
-	if err == nil {
+	switch {
+	case err == nil && on == run:
 		return nil
-	}
-	if errors.Is(err, errNoFlush) {
+	case err == nil:
+		err = errors.New("the server was restarted or replaced after the reading")
+	case errors.Is(err, errNoFlush):
 		return err
+	default:
+		err = e.address.explain("flush the log", err)
 	}
-	return fmt.Errorf("mysql: the record was read, but is not known to be on the server's disk, and may be gone after a crash; it is not handed out; try again: %w",
-		e.address.explain("flush the log", err))
+	return fmt.Errorf("mysql: the record was read, but is not known to be on the server's disk, and may be gone after a crash; it is not handed out; try again: %w", err)
 }
 
 // logged tells whether what is committed on the server is in its binary log

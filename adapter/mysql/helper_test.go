@@ -143,13 +143,14 @@ func (p *proxy) accept() {
 		p.open[near], p.open[far] = true, true
 		p.mu.Unlock()
 		cut := make(chan struct{}) // closed once answers are not to pass any more
-		p.wg.Go(func() { p.commandsOf(far, near, cut) })
-		p.wg.Go(func() { answers(near, far, cut) })
+		var held sync.Mutex        // while a command is: then the client is to wait, whatever becomes of the server
+		p.wg.Go(func() { p.commandsOf(far, near, cut, &held) })
+		p.wg.Go(func() { answers(near, far, cut, &held) })
 	}
 }
 
 // commandsOf carries packets from the client, whole.
-func (p *proxy) commandsOf(far, near net.Conn, cut chan struct{}) {
+func (p *proxy) commandsOf(far, near net.Conn, cut chan struct{}, held *sync.Mutex) {
 	defer near.Close()
 	for {
 		var head [4]byte
@@ -163,10 +164,12 @@ func (p *proxy) commandsOf(far, near net.Conn, cut chan struct{}) {
 		}
 		hold, lose, stop := p.note(head[3], string(body))
 		if hold != nil {
+			held.Lock()
 			select {
 			case <-hold:
 			case <-p.ended:
 			}
+			held.Unlock()
 		}
 		if lose {
 			far.Close()
@@ -212,8 +215,12 @@ func (p *proxy) note(sequence byte, body string) (hold chan struct{}, lose, cut 
 
 // answers carries what the server says until it is cut. The server's side then
 // stays open, so that the server does to the end what it was asked.
-func answers(near, far net.Conn, cut chan struct{}) {
-	defer near.Close()
+func answers(near, far net.Conn, cut chan struct{}, held *sync.Mutex) {
+	defer func() {
+		held.Lock()
+		defer held.Unlock()
+		near.Close()
+	}()
 	buffer := make([]byte, 64<<10)
 	for {
 		n, err := far.Read(buffer)
