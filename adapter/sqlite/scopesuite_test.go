@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/semelhq/semel"
 	"github.com/semelhq/semel/adapter/sqlite"
@@ -156,4 +157,75 @@ func TestOpenDBIsDurable(t *testing.T) {
 			t.Errorf("%s is %d, %v; want %d", pragma, got, err, want)
 		}
 	}
+}
+
+// A scope gives its connection back as it was: with the application's own patience.
+func TestScopeGivesItsConnectionBack(t *testing.T) {
+	s := newShop(t, sqlite.ScopeOptions{LockWait: 70 * time.Millisecond})
+	s.db.SetMaxOpenConns(1)
+	for range 2 { // one that executes, and one that is replayed
+		if _, err := s.scope.Do(t.Context(), orderKey, orderFP, order); err != nil {
+			t.Fatal(err)
+		}
+		var patience int
+		if err := s.db.QueryRow("PRAGMA busy_timeout").Scan(&patience); err != nil || patience != 5000 {
+			t.Errorf("the connection waits %d ms, %v; want 5000 as before", patience, err)
+		}
+	}
+}
+
+// A store that was opened to read takes no key in the application's transactions.
+func TestScopeOfAReader(t *testing.T) {
+	s := newShop(t, sqlite.ScopeOptions{})
+	reader, err := sqlite.Open(s.path, sqlite.Options{ReadOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	fresh, err := sqlite.OpenDB(s.path) // whose connections no other store has looked at
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fresh.Close()
+	if _, err := sqlite.NewScope(reader, fresh, sqlite.ScopeOptions{}); err == nil || !strings.Contains(err.Error(), "no scope") || !errors.Is(err, semel.ErrRejected) {
+		t.Errorf("a scope: %v, want %v", err, semel.ErrRejected)
+	}
+	tx := begin(t, fresh)
+	defer func() { _ = tx.Rollback() }()
+	policy := s.scope.Policy()
+	ask := semel.Ask{Key: orderKey, Fingerprint: orderFP, Policy: &policy}
+	_, err = s.scope.Guard().Within(t.Context(), sqlite.In(reader, tx), ask, func(context.Context) (semel.Result, error) {
+		t.Error("the operation ran")
+		return semel.Result{}, nil
+	})
+	if !errors.Is(err, semel.ErrRejected) {
+		t.Errorf("a caller's transaction: %v, want %v", err, semel.ErrRejected)
+	}
+	_ = tx.Commit()
+	s.absent(t)
+}
+
+// A caller's transaction that has read, and whose view is old, cannot write: its
+// caller learns that and what to do.
+func TestInOverAnOldView(t *testing.T) {
+	s := newShop(t, sqlite.ScopeOptions{})
+	deferred, err := sqlite.OpenDB(s.path + "?_txlock=deferred")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer deferred.Close()
+	tx := begin(t, deferred)
+	defer func() { _ = tx.Rollback() }()
+	var n int
+	if err := tx.QueryRow("SELECT count(*) FROM orders").Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	s.exec(t, "INSERT INTO account VALUES (1)")
+	if _, err := s.within(tx, order); !errors.Is(err, semel.ErrUndone) || !strings.Contains(err.Error(), "IMMEDIATE") {
+		t.Errorf("got %v, want %v that says what to do", err, semel.ErrUndone)
+	}
+	if err := tx.Commit(); err == nil {
+		t.Error("it was committed without its key")
+	}
+	s.absent(t)
 }
