@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -263,9 +264,17 @@ func TestALateCommitIsTheAnswer(t *testing.T) {
 func TestAFailedOperationLeavesNothing(t *testing.T) {
 	both(t, func(t *testing.T, a semel.Ask) {
 		db := newDatabase()
-		g := newGuard(t, db)
+		var doubted atomic.Int32
+		g, err := semel.NewGuard(db, semel.Options{Observe: func(e semel.Event) {
+			if e.Kind == semel.Doubted {
+				doubted.Add(1)
+			}
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
 		runs := 0
-		_, err := g.Do(t.Context(), a, func(ctx context.Context) (semel.Result, error) {
+		_, err = g.Do(t.Context(), a, func(ctx context.Context) (semel.Result, error) {
 			runs++
 			effect(ctx, "half")
 			return semel.Result{}, errLost
@@ -305,6 +314,9 @@ func TestAFailedOperationLeavesNothing(t *testing.T) {
 			if err := <-told; !errors.Is(err, errLost) {
 				t.Errorf("a duplicate that waited got %v, want its own run", err)
 			}
+		}
+		if n := doubted.Load(); n != 0 {
+			t.Errorf("%d keys are said to be in doubt, and nothing is", n)
 		}
 		held, err := db.Get(t.Context(), g.Digest(a.Key))
 		if err != nil || held.Record.Held() || len(db.effects) != 0 || db.open != 0 {
