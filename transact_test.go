@@ -260,6 +260,18 @@ func TestALateCommitIsTheAnswer(t *testing.T) {
 	})
 }
 
+// failsLater has a duplicate wait for the claim that is held, and gives what it is
+// told: its own operation fails.
+func failsLater(t *testing.T, g *semel.Guard, a semel.Ask) <-chan error {
+	told := make(chan error, 1)
+	go func() {
+		_, err := g.Do(t.Context(), a, func(context.Context) (semel.Result, error) { return semel.Result{}, errLost })
+		told <- err
+	}()
+	synctest.Wait()
+	return told
+}
+
 // Whatever fails in the operation, neither key nor effect is there.
 func TestAFailedOperationLeavesNothing(t *testing.T) {
 	both(t, func(t *testing.T, a semel.Ask) {
@@ -302,12 +314,7 @@ func TestAFailedOperationLeavesNothing(t *testing.T) {
 				t.Fatal("the claim is not in a transaction")
 			}
 			effect(c.Context(), "half")
-			told := make(chan error, 1)
-			go func() { // a duplicate that waits for it runs then, and fails as well
-				_, err := g.Do(t.Context(), a, func(context.Context) (semel.Result, error) { return semel.Result{}, errLost })
-				told <- err
-			}()
-			synctest.Wait()
+			told := failsLater(t, g, a)
 			if err := end(c); err != nil {
 				t.Error(err)
 			}
