@@ -26,6 +26,9 @@ type Handler struct {
 	extra    map[string]bool // stored headers besides the usual ones
 	buffers  sync.Pool       // of *bytes.Buffer
 	inFlight atomic.Int64
+
+	fresh, aged retention // of new answers, and of replayed ones
+	policy      http.Handler
 }
 
 // NewHandler gives next guarded by guard. Settings that are unsafe or
@@ -42,6 +45,7 @@ func NewHandler(guard *semel.Guard, next http.Handler, o Options) (*Handler, err
 	for _, name := range o.KeepHeaders {
 		h.extra[textproto.CanonicalMIMEHeaderKey(name)] = true
 	}
+	h.policy = h.describes()
 	return h, nil
 }
 
@@ -263,6 +267,7 @@ func (h *Handler) complete(rec *recorder, r *http.Request, claim *semel.Claim) (
 func (h *Handler) concluded(rec *recorder, r *http.Request, claim *semel.Claim, record semel.Record, err error) (again bool) {
 	switch {
 	case err == nil:
+		rec.fields = append(rec.fields, field{RetentionHeader, h.fresh.value(&record, 0)})
 		rec.send(r.Method == http.MethodHead)
 	case errors.Is(err, semel.ErrSettled) && rec.whole():
 		rec.drop()

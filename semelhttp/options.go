@@ -114,6 +114,13 @@ type Options struct {
 	// progress" and "outcome unknown" then carry a Link to it with rel="status".
 	// Default: there is none.
 	StatusPath string
+	// PolicyPath is where [Handler.Policy], or [Policies] of several, is mounted, as
+	// clients see it, such as /.well-known/semel/policy. Refusals then carry a Link to
+	// it with rel="service-desc". Default: there is none.
+	PolicyPath string
+	// BodyCounts tells clients in the policy document what of a body counts, such as
+	// "json". Default "bytes", or "canonical" where Canonical is set.
+	BodyCounts string
 	// Memo gives what is to be kept of a request while its operation is pending, for
 	// whoever has to find out what became of it, see semel.Ask. It keeps nothing of
 	// body, whose room is used again, and puts no credential there: it is stored in
@@ -139,6 +146,12 @@ const OutcomeHeader = "Semel-Outcome"
 // run that is known to this process alone, on a route that goes on without its
 // store.
 const UnconfirmedHeader = "Semel-Unconfirmed"
+
+// RetentionHeader tells how long the operation of an answer is remembered, in whole
+// seconds from then on: replay, the time in which the same request gets the same
+// answer again, and remember, the time in which its key leads to no second run. It
+// is a dictionary of integers (RFC 9651), as in "replay=86400, remember=259200".
+const RetentionHeader = "Semel-Retention"
 
 const (
 	// OutcomeNotDone promises that the request had no effect: the answer is passed
@@ -188,8 +201,10 @@ func (o *Options) check() error {
 	if o.MaxBody < 0 || o.MaxInFlight < 0 {
 		return fmt.Errorf("semelhttp: MaxBody %d and MaxInFlight %d must not be negative", o.MaxBody, o.MaxInFlight)
 	}
-	if o.StatusPath != "" && (o.StatusPath[0] != '/' || strings.ContainsAny(o.StatusPath, "?#<>\" \r\n")) {
-		return fmt.Errorf("semelhttp: StatusPath %q: it has to be a path that begins with / and has no query, such as /.well-known/semel/status", o.StatusPath)
+	for _, p := range [...]struct{ name, path, such string }{{"StatusPath", o.StatusPath, "status"}, {"PolicyPath", o.PolicyPath, "policy"}} {
+		if p.path != "" && (p.path[0] != '/' || strings.ContainsAny(p.path, "?#<>\" \r\n")) {
+			return fmt.Errorf("semelhttp: %s %q: it has to be a path that begins with / and has no query, such as /.well-known/semel/%s", p.name, p.path, p.such)
+		}
 	}
 	for _, method := range o.Methods {
 		if method == "" || strings.ToUpper(method) != method {

@@ -3,6 +3,8 @@ package semelhttp
 import (
 	"errors"
 	"net/http"
+	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/semelhq/semel"
@@ -24,8 +26,15 @@ func (h *Handler) unavailable(w http.ResponseWriter, r *http.Request, err error)
 	_ = p.Write(w, r) // a client that cannot be reached asks again
 }
 
-// refuse answers with a problem. retryAfter is 0 for the kind's own.
+// refuse answers a request to the operation with a problem. retryAfter is 0 for the
+// kind's own.
 func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, kind ProblemKind, detail string, retryAfter time.Duration) {
+	h.linkPolicy(w, r)
+	refuse(w, r, kind, detail, retryAfter)
+}
+
+// refuse answers with a problem. retryAfter is 0 for the kind's own.
+func refuse(w http.ResponseWriter, r *http.Request, kind ProblemKind, detail string, retryAfter time.Duration) {
 	p := NewProblem(kind, detail)
 	p.RetryAfter = max(p.RetryAfter, retryAfter)
 	_ = p.Write(w, r) // a client that cannot be reached asks again
@@ -49,6 +58,7 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, v semel.Verdict
 	}
 	if v.Reason != semel.Shared {
 		header[h.o.ReplayHeader] = h.replayed
+		header[RetentionHeader] = h.aged.value(&v.Held, h.guard.Now().Sub(v.Held.WrittenAt))
 	}
 	for _, f := range s.trailer {
 		header.Add("Trailer", f.name)
@@ -77,6 +87,8 @@ func (h *Handler) refusal(w http.ResponseWriter, r *http.Request, v semel.Verdic
 	case semel.Mismatch:
 		h.refuse(w, r, PayloadMismatch, "a new operation needs a new key; a repetition needs the method, path and content of the first request, unchanged", 0)
 	case semel.Gone:
+		h.linkPolicy(w, r)
+		w.Header()[RetentionHeader] = h.aged.value(&v.Held, max(v.Held.Replay, h.guard.Now().Sub(v.Held.WrittenAt)))
 		p := NewProblem(ResultGone, "do not send it again: it ran once, with the status that original_status tells")
 		p.OriginalStatus = v.Held.Code
 		_ = p.Write(w, r)
@@ -128,4 +140,27 @@ func (h *Handler) suspect(digest semel.Digest) {
 	if h.o.Suspect != nil && digest != (semel.Digest{}) {
 		h.o.Suspect(digest)
 	}
+}
+
+// retention gives the values of RetentionHeader. It keeps the last one: most answers
+// have the same.
+type retention struct{ last atomic.Pointer[retained] }
+
+type retained struct {
+	replay, remember time.Duration
+	value            []string // nobody changes it
+}
+
+// value tells of a record that was written so long ago.
+func (k *retention) value(r *semel.Record, age time.Duration) []string {
+	age = max(age, 0)
+	replay := max(r.Replay-age, 0).Truncate(time.Second)
+	remember := max(r.TTL-age, 0).Truncate(time.Second)
+	if last := k.last.Load(); last != nil && last.replay == replay && last.remember == remember {
+		return last.value
+	}
+	text := "replay=" + strconv.FormatInt(int64(replay/time.Second), 10) + ", remember=" + strconv.FormatInt(int64(remember/time.Second), 10)
+	next := &retained{replay, remember, []string{text}}
+	k.last.Store(next)
+	return next.value
 }

@@ -59,7 +59,7 @@ func (h *Handler) status(w http.ResponseWriter, r *http.Request) {
 		tellStatus(w, r, http.StatusOK, keyStatus{State: "in-doubt"})
 		return
 	case err != nil:
-		h.refuse(w, r, StoreUnavailable, "", 0)
+		refuse(w, r, StoreUnavailable, "", 0)
 		return
 	}
 	if held.Unconfirmed {
@@ -81,7 +81,7 @@ func (h *Handler) statusKey(w http.ResponseWriter, r *http.Request) (semel.Key, 
 	query := r.URL.Query()
 	id := query.Get("key")
 	if _, err := FormatKey(id); err != nil || len(query["key"]) != 1 {
-		h.refuse(w, r, KeyInvalid, "ask with ?key= and the idempotency key without quotes, once", 0)
+		refuse(w, r, KeyInvalid, "ask with ?key= and the idempotency key without quotes, once", 0)
 		return semel.Key{}, false
 	}
 	names := []string{"method", "path"}
@@ -102,7 +102,7 @@ func (h *Handler) statusKey(w http.ResponseWriter, r *http.Request) (semel.Key, 
 		if err != nil {
 			detail = err.Error()
 		}
-		h.refuse(w, r, ScopeRequired, detail, 0)
+		refuse(w, r, ScopeRequired, detail, 0)
 		return semel.Key{}, false
 	}
 	return semel.Key{Scope: semel.JoinScope(append(append([]string{scope}, operation...), "key")...), ID: id}, true
