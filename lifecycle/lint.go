@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/semelhq/semel"
@@ -163,6 +164,18 @@ type Finding struct {
 	// Why gives the reason with its numbers, Do what helps.
 	Why string `json:"why"`
 	Do  string `json:"do,omitempty"`
+}
+
+// Sentence gives the finding in a line.
+func (f *Finding) Sentence() string {
+	text := f.Field
+	if f.Have != "" {
+		text += " (" + f.Have + ")"
+	}
+	if f.Need != "" {
+		text += " has to be " + f.Need
+	}
+	return strings.TrimSpace(fmt.Sprintf("%s: %s %s", text, f.Why, f.Do)) + " [" + f.Rule + "]"
 }
 
 // Advice is what a number of a policy may be.

@@ -64,7 +64,7 @@ func retentionCases() []ruleCase {
 		{"lease-short", func(_ *facts, p *policyFacts) { p.Policy.Lease = 49 * time.Millisecond }, "refusal:lease-short warning:lease-pause note:lease-renewed note:wait-lease"},
 		{"replay-negative", func(_ *facts, p *policyFacts) { p.Policy.Replay = -1 }, "refusal:replay-negative"},
 		{"remember-below-replay", func(_ *facts, p *policyFacts) { p.Policy.Replay, p.Policy.Remember = 73*hour, 72*hour }, "refusal:remember-below-replay"},
-		{"a lock of 24 hour, kept for 5 min", func(_ *facts, p *policyFacts) {
+		{"a lock of 24 h, kept for 5 min", func(_ *facts, p *policyFacts) {
 			p.Policy.Lease, p.Policy.Replay, p.Policy.Remember = oneDay, 5*minute, 5*minute
 		}, "refusal:remember-below-lease warning:lease-retries"},
 		{"policy", func(_ *facts, p *policyFacts) { p.Policy.MaxResult = -1 }, "refusal:policy"},

@@ -62,6 +62,7 @@ func Load(from Sources) (Settings, error) {
 			wrong = append(wrong, fmt.Errorf("%s: %w", name, err))
 		}
 	}
+	f.checkAssumptions(&s.Default)
 	if routes != nil {
 		f.readRoutes(&s, routes)
 	}
@@ -85,10 +86,12 @@ func (f *file) readTop(s *Settings) (routes ast.Node) {
 			routes = e.value
 		case e.name == "fingerprint":
 			f.readFingerprint(&s.Default, e)
+		case e.name == "assumptions":
+			f.readAssumptions(s, &s.Default, e, true)
 		case e.name == "resolve":
 			f.refuse(e.at, "a resolver belongs to a route: its path is that of one kind of request; set it under routes")
 		default:
-			f.set(e, fields, s, &s.Default, "here", "routes", "fingerprint")
+			f.set(e, fields, s, &s.Default, "here", "routes", "fingerprint", "assumptions")
 		}
 	}
 	return routes
@@ -133,10 +136,13 @@ func (f *file) readRoutes(s *Settings, node ast.Node) {
 				f.readFingerprint(&r, e)
 			case "resolve":
 				f.readResolve(&r, e)
+			case "assumptions":
+				f.readAssumptions(s, &r, e, false)
 			default:
 				f.routeSetting(e, fields, s, &r)
 			}
 		}
+		f.checkAssumptions(&r)
 		if r.Match == "" {
 			f.refuse(item.GetToken(), "this route has no match; say which requests are meant, as in `match: POST /v1/charges`")
 			continue
@@ -150,7 +156,7 @@ func (f *file) routeSetting(e entry, fields []Field, s *Settings, r *Route) {
 		f.refuse(e.at, "%q holds for the whole gateway; set it at the top level", e.name)
 		return
 	}
-	f.set(e, fields, s, r, "in a route", "match", "fingerprint", "resolve")
+	f.set(e, fields, s, r, "in a route", "match", "fingerprint", "resolve", "assumptions")
 }
 
 func (f *file) readFingerprint(r *Route, e entry) {

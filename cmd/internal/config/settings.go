@@ -7,6 +7,7 @@ import (
 
 	"github.com/semelhq/semel"
 	"github.com/semelhq/semel/gateway"
+	"github.com/semelhq/semel/lifecycle"
 )
 
 // Settings is all that `semel gateway` can be told.
@@ -27,6 +28,10 @@ type Settings struct {
 	// out.
 	Default Route
 	Routes  []Route
+	// StoreTraits and StoreSurvives are what the file says of the store, besides what
+	// the store says of itself; nil: nothing.
+	StoreTraits   []semel.Trait
+	StoreSurvives *semel.Survival
 	// Source is the file that was read; empty if none.
 	Source string
 	file   *file
@@ -52,6 +57,7 @@ type Route struct {
 	NotDone     []int
 	Fingerprint Fingerprint
 	Resolve     *gateway.Resolver // nil if there is none
+	Assumptions lifecycle.Assumptions
 
 	at map[string]*token.Token // where a value was set, by name
 }
