@@ -1,17 +1,18 @@
 package postgres
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"math"
-	"sync/atomic"
+	"iter"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/semelhq/semel"
+	"github.com/semelhq/semel/adapter/postgres/internal/upkeep"
 )
 
 // scanWithin bounds a statement that reads much, on the server.
@@ -40,31 +41,43 @@ func (e *engine) scan(ctx context.Context, sql string, visit func(rows pgx.Rows)
 	})
 }
 
-const sqlList = `SELECT digest, epoch, counter, written, expires, state, meta, result FROM @.records
-	WHERE digest > $1 AND ($2 = 0 OR state = $2) AND ($3 = false OR state = 1 AND expires <= clock_timestamp())
-	ORDER BY digest LIMIT $4`
+const (
+	sqlList = `SELECT digest, epoch, counter, written, expires, state, meta, result FROM @.records
+	WHERE digest > $1 AND ($2 = 0 OR state = $2) ORDER BY digest LIMIT $3`
+	sqlListOf = `SELECT r.digest, epoch, counter, written, expires, state, meta, result FROM unnest($1::bytea[]) AS a (digest)
+	CROSS JOIN LATERAL (SELECT * FROM @.records r WHERE r.digest = a.digest OFFSET 0) r ORDER BY r.digest`
+)
 
 // listPage is how many rows one statement of a list reads.
 const listPage = 1000
 
 // List is part of semel.Lister. By scope or ID it reads through all keys from
-// filter.After on. If records are damaged, the error is semel.ErrDamaged and
-// names them, and the list has the others.
+// filter.After on. What is pending or in doubt is found without that, but for the
+// first time and once an hour, see [Store.Measure]. If records are damaged, the
+// error is semel.ErrDamaged and names them, and the list has the others.
 func (s *Store) List(ctx context.Context, filter semel.Filter) ([]semel.Record, error) {
 	e := s.engine
 	if filter.Limit == 0 {
 		filter.Limit = 100
 	}
+	open := filter.State == semel.Pending || filter.InDoubt
+	var pending [][]byte // those that are left to look at
+	if open {
+		var err error
+		if pending, err = e.pendingAfter(ctx, filter.After); err != nil {
+			return nil, e.explain("list", err)
+		}
+	}
 	var out []semel.Record
 	var damage []error
-	after, more := filter.After, true
+	after, more := filter.After, !open || len(pending) > 0
 	for more && len(out)+len(damage) < filter.Limit {
 		var now time.Time
 		if err := e.pool.QueryRow(ctx, "SELECT clock_timestamp()").Scan(&now); err != nil {
 			return nil, e.explain("list", err)
 		}
 		read := 0
-		err := e.scan(ctx, e.in(sqlList), func(rows pgx.Rows) error {
+		visit := func(rows pgx.Rows) error {
 			digest, record, err := scanRecord(rows)
 			read++
 			after = digest
@@ -78,16 +91,35 @@ func (s *Store) List(ctx context.Context, filter semel.Filter) ([]semel.Record, 
 				out = append(out, record)
 			}
 			return nil
-		}, after[:], int16(filter.State), filter.InDoubt, listPage)
+		}
+		var err error
+		if open {
+			n := min(len(pending), listPage)
+			err = e.scan(ctx, e.in(sqlListOf), visit, pending[:n])
+			pending = pending[n:]
+			more = len(pending) > 0
+		} else {
+			err = e.scan(ctx, e.in(sqlList), visit, after[:], int16(filter.State), listPage)
+			more = read == listPage
+		}
 		if err != nil {
 			return nil, e.explain("list", err)
 		}
-		more = read == listPage
 	}
 	if len(damage) > 0 {
 		return out, fmt.Errorf("%w: %w", semel.ErrDamaged, errors.Join(damage...))
 	}
 	return out, nil
+}
+
+// pendingAfter gives the digests of what is pending, greater than after, in order.
+func (e *engine) pendingAfter(ctx context.Context, after semel.Digest) ([][]byte, error) {
+	pending, err := e.pending.Find(ctx, e.upkeep())
+	at, is := slices.BinarySearchFunc(pending, after[:], bytes.Compare)
+	if is {
+		at++
+	}
+	return pending[at:], err
 }
 
 // scanRecord reads a row of sqlList.
@@ -108,25 +140,6 @@ func scanRecord(rows pgx.Rows) (semel.Digest, semel.Record, error) {
 	return digest, record, nil
 }
 
-const (
-	// Rows that somebody writes at this moment are left for another time; so two
-	// sweepers share the work.
-	sqlDue = `SELECT digest, epoch, counter, written, expires, state, meta, due, now FROM @.records r, clock_timestamp() AS now
-	WHERE due >= $1 AND due <= now ORDER BY due LIMIT $2 FOR UPDATE OF r SKIP LOCKED`
-
-	sqlVersions = `unnest($1::bytea[], $2::int8[], $3::int8[]`
-	sqlOver     = `r.digest = a.digest AND r.epoch = a.epoch AND r.counter = a.counter`
-
-	sqlForget = `DELETE FROM @.records r USING ` + sqlVersions + `) AS a (digest, epoch, counter) WHERE ` + sqlOver
-
-	// What stays of the row stays as it is, above all its version: it is the same write.
-	sqlTombstone = `UPDATE @.records r SET meta = a.meta, result = NULL, due = r.expires
-	FROM ` + sqlVersions + `, $4::bytea[]) AS a (digest, epoch, counter, meta) WHERE ` + sqlOver
-
-	sqlPostpone = `UPDATE @.records r SET due = coalesce(a.due, 'infinity')
-	FROM ` + sqlVersions + `, $4::timestamptz[]) AS a (digest, epoch, counter, due) WHERE ` + sqlOver
-)
-
 // sweepChunk is how many records one transaction of the sweeper looks at: few,
 // so that the requests' commits wait little for it (INVARIANTS X7).
 const sweepChunk = 500
@@ -144,14 +157,14 @@ func (s *Store) Sweep(ctx context.Context, limit int) (int, error) {
 		}
 		want := min(limit-swept, sweepChunk)
 		from := e.lease.swept.Load()
-		n, last, err := e.sweepSome(ctx, from, want)
+		n, err := e.upkeep().Sweep(ctx, from, want, fate)
 		if err != nil {
 			return swept, e.explain("sweep", err)
 		}
-		swept += n.dealt
+		swept += n.Dealt
 		switch {
-		case n.seen == want:
-			e.lease.swept.Store(last)
+		case n.Seen == want:
+			e.lease.swept.Store(n.Last)
 		case from > 0: // what was due earlier and is there only now
 			e.lease.swept.Store(0)
 		default:
@@ -161,142 +174,26 @@ func (s *Store) Sweep(ctx context.Context, limit int) (int, error) {
 	return swept, nil
 }
 
-// versions are the keys and versions of rows, as parameters.
-type versions struct {
-	digests         [][]byte
-	epochs, counter []int64
-}
-
-func (v *versions) add(digest []byte, r *row) {
-	v.digests = append(v.digests, digest)
-	v.epochs, v.counter = append(v.epochs, r.epoch), append(v.counter, r.counter)
-}
-
-// chunk is what one transaction of the sweeper found.
-type chunk struct {
-	gone, spent, later versions
-	metas              [][]byte     // of the tombstones
-	due                []*time.Time // of what is put off; nil for ever
-	seen, dealt        int
-}
-
 // damagedLater is when the sweeper looks again at a record that does not decode.
 const damagedLater = 10 * time.Minute
 
-// judge decides what becomes of a row.
-func (c *chunk) judge(digest []byte, r *row, now time.Time) {
-	c.seen++
-	e, err := r.whole(digest)
+// fate decides what becomes of a row that is due.
+func fate(d *upkeep.Due) upkeep.Fate {
+	r := row{epoch: d.Epoch, counter: d.Counter, at: d.Written, expires: d.Expires, state: d.State, meta: d.Meta}
+	e, err := r.whole(d.Digest)
 	record := &e.Record
 	switch {
 	case err != nil:
-		c.later.add(digest, r)
-		again := now.Add(damagedLater)
-		c.due = append(c.due, &again)
+		return upkeep.Fate{Due: d.Now.Add(damagedLater)}
 	case record.State == semel.Pending: // whoever finishes it says when it is due
-		c.later.add(digest, r)
-		c.due = append(c.due, nil)
-	case !now.Before(record.Expires()):
-		c.gone.add(digest, r)
-	case record.Spent(now):
-		c.spent.add(digest, r)
+		return upkeep.Fate{}
+	case !d.Now.Before(record.Expires()):
+		return upkeep.Fate{Forget: true}
+	case record.Spent(d.Now):
 		tombstone := record.Tombstone()
-		c.metas = append(c.metas, encode(&tombstone))
-	default:
-		c.later.add(digest, r)
-		due := record.WrittenAt.Add(time.Duration(micros(untilDue(record))) * time.Microsecond)
-		c.due = append(c.due, &due)
+		return upkeep.Fate{Tombstone: encode(&tombstone)}
 	}
-}
-
-// sweepSome deals with what is due, from a time on, in Unix microseconds. last is
-// the latest that it saw.
-func (e *engine) sweepSome(ctx context.Context, from int64, limit int) (c chunk, last int64, err error) {
-	err = e.transact(ctx, func(tx pgx.Tx) error {
-		// A crash that brings a swept record back has it swept again; nothing waits for this.
-		const settings = `SELECT set_config('synchronous_commit', 'off', true), set_config('statement_timeout', '` + scanWithin + `', true)`
-		if _, err := tx.Exec(ctx, settings); err != nil {
-			return err
-		}
-		rows, err := tx.Query(ctx, e.in(sqlDue), time.UnixMicro(from), limit)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			var r row
-			var digest []byte
-			var due, now time.Time
-			if err := rows.Scan(&digest, &r.epoch, &r.counter, &r.at, &r.expires, &r.state, &r.meta, &due, &now); err != nil {
-				return err
-			}
-			c.judge(digest, &r, now)
-			last = max(last, due.UnixMicro())
-		}
-		if err := rows.Err(); err != nil {
-			return err
-		}
-		return c.write(ctx, e, tx)
-	})
-	return c, last, err
-}
-
-// write does what was decided, in one round trip.
-func (c *chunk) write(ctx context.Context, e *engine, tx pgx.Tx) error {
-	b := &pgx.Batch{}
-	counted := func(tag pgconn.CommandTag) error {
-		c.dealt += int(tag.RowsAffected())
-		return nil
-	}
-	if v := &c.later; len(v.digests) > 0 {
-		b.Queue(e.in(sqlPostpone), v.digests, v.epochs, v.counter, c.due)
-	}
-	if v := &c.spent; len(v.digests) > 0 {
-		b.Queue(e.in(sqlTombstone), v.digests, v.epochs, v.counter, c.metas).Exec(counted)
-	}
-	if v := &c.gone; len(v.digests) > 0 {
-		b.Queue(e.in(sqlForget), v.digests, v.epochs, v.counter).Exec(counted)
-	}
-	if b.Len() == 0 {
-		return nil
-	}
-	return tx.SendBatch(ctx, b).Close()
-}
-
-// typical is how long it takes until finished records are due here, as last seen.
-// A claim is given that as the time when the sweeper shall look at it, so that its
-// completion need not move it in the sweeper's index.
-type typical struct {
-	ttl atomic.Int64
-	// swept: nothing is due before this, in Unix microseconds, but what came late. The
-	// index has dead entries there until the next vacuum.
-	swept atomic.Int64
-}
-
-func (t *typical) note(r *semel.Record) {
-	if due := untilDue(r); r.State == semel.Done && due < 10*365*24*time.Hour {
-		t.ttl.Store(int64(due))
-	}
-}
-
-// due is when, from the write on, the sweeper shall look at next.
-func (t *typical) due(old semel.Version, next *semel.Record) time.Duration {
-	switch {
-	case next.State != semel.Pending:
-		return untilDue(next)
-	case old.IsZero():
-		return time.Duration(t.ttl.Load())
-	}
-	return math.MaxInt64 // as it was
-}
-
-// untilDue is how long after its write the sweeper has something to do with r,
-// which is finished: to make a tombstone of it, or to forget it.
-func untilDue(r *semel.Record) time.Duration {
-	if r.State == semel.Done && r.Replay > 0 {
-		return min(r.Replay, r.TTL)
-	}
-	return r.TTL
+	return upkeep.Fate{Due: record.WrittenAt.Add(time.Duration(micros(untilDue(record))) * time.Microsecond)}
 }
 
 // Position is a place in the journal. The zero Position is its beginning.
@@ -372,3 +269,103 @@ func (s *Store) History(ctx context.Context, digest semel.Digest) ([]semel.Entry
 	}
 	return out, damage
 }
+
+// Days is part of semel.Days: a partition each.
+func (s *Store) Days(ctx context.Context) ([]time.Time, error) {
+	days, err := s.engine.upkeep().Days(ctx)
+	return days, s.engine.explain("list the journal's days", err)
+}
+
+// Lines is part of semel.Days. It reads in pages, so that no transaction stays open
+// while the caller takes its time. Of a day that has been over for an hour it
+// refuses to tell, with semel.ErrUnavailable, while a transaction that has written
+// lines of that day is open. It wants to own the journal, to have its index
+// complete; who does not reads longer.
+func (s *Store) Lines(ctx context.Context, day time.Time) iter.Seq2[semel.Entry, error] {
+	e := s.engine
+	fail := func(err error) error {
+		if errors.Is(err, upkeep.ErrOpen) {
+			err = fmt.Errorf("%w: %w", semel.ErrUnavailable, err)
+		}
+		return e.explain("read the journal", err)
+	}
+	return func(yield func(semel.Entry, error) bool) {
+		d, err := e.upkeep().Day(ctx, day)
+		if err != nil {
+			yield(semel.Entry{}, fail(err))
+			return
+		}
+		for {
+			lines, err := d.Page(ctx)
+			if err != nil {
+				yield(semel.Entry{}, fail(err))
+				return
+			}
+			for i := range lines {
+				entry, err := journalled(&lines[i])
+				if !yield(entry, err) || err != nil {
+					return
+				}
+			}
+			if len(lines) == 0 {
+				return
+			}
+		}
+	}
+}
+
+// journalled decodes a line.
+func journalled(l *upkeep.Line) (semel.Entry, error) {
+	if len(l.Digest) != len(semel.Digest{}) {
+		return semel.Entry{}, damaged(semel.Digest{}, fmt.Errorf("journal: %w: a digest of %d bytes", errDecode, len(l.Digest)))
+	}
+	r := row{epoch: l.Epoch, counter: l.Counter, at: l.Written, meta: l.Meta}
+	entry, err := r.entry(semel.Digest(l.Digest))
+	if err != nil {
+		return semel.Entry{}, damaged(semel.Digest(l.Digest), fmt.Errorf("journal: %w", err))
+	}
+	return entry, nil
+}
+
+// DropDay is part of semel.Days. It drops a partition, which takes the same time
+// whatever the day holds; what went to journal_default is deleted. It needs the
+// journal for itself for a moment: it waits for 30 ms at most, so that requests
+// hardly wait behind it, and tries again, for some seconds in all. Then the error is
+// semel.ErrUnavailable: a transaction that stays open has written to the journal.
+// The user has to own the journal.
+func (s *Store) DropDay(ctx context.Context, day time.Time) error {
+	err := s.engine.upkeep().Drop(ctx, day)
+	if errors.Is(err, upkeep.ErrHeld) {
+		err = fmt.Errorf("%w: %w", semel.ErrUnavailable, err)
+	}
+	return s.engine.explain("drop a day of the journal", err)
+}
+
+// Measure is part of semel.Measurer. Up to 20,000 records are counted; of more the
+// server's statistics tell, which are as old as its last vacuum. What is pending is found by
+// reading all records the first time, and once an hour, as they lie on the disk; otherwise
+// by reading the journal's lines since the last time. Overdue counts from when the sweeper was
+// to look at a record, which may be before there was something to do.
+func (s *Store) Measure(ctx context.Context) (semel.Measure, error) {
+	e := s.engine
+	size, err := e.upkeep().Size(ctx)
+	if err != nil {
+		return semel.Measure{}, e.explain("measure", err)
+	}
+	oldest, err := e.pending.Oldest(ctx, e.upkeep())
+	return semel.Measure{
+		At: size.At, Records: size.Records, Estimated: size.Estimated, Bytes: size.Bytes, JournalBytes: size.Journal,
+		OldestPending: oldest, Overdue: size.Overdue,
+	}, e.explain("measure", err)
+}
+
+// unfinished is what is pending, as the last search found it.
+type unfinished struct{ upkeep.Pending }
+
+// upkeep is what runs beside the requests.
+func (e *engine) upkeep() *upkeep.DB { return &upkeep.DB{Transact: e.transact, Schema: e.schema} }
+
+var (
+	_ semel.Days     = (*Store)(nil)
+	_ semel.Measurer = (*Store)(nil)
+)

@@ -278,7 +278,8 @@ func (e *engine) attach(ctx context.Context, days ...time.Time) error {
 			if there {
 				continue
 			}
-			statements := fmt.Sprintf(`SET LOCAL lock_timeout = '2s'; CREATE TABLE %[1]s (LIKE @.journal INCLUDING DEFAULTS);
+			statements := fmt.Sprintf(`SET LOCAL lock_timeout = '2s'; CREATE TABLE %[1]s (LIKE @.journal INCLUDING DEFAULTS)
+					WITH (autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 100000);
 				ALTER TABLE @.journal ATTACH PARTITION %[1]s FOR VALUES FROM ('%[2]s') TO ('%[3]s')`, name, day.Format(bound), day.AddDate(0, 0, 1).Format(bound))
 			if _, err := tx.Exec(ctx, e.in(statements), pgx.QueryExecModeSimpleProtocol); err != nil {
 				return err

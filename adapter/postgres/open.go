@@ -172,6 +172,7 @@ type engine struct {
 	epoch    epochs
 	barrier  barrier
 	lease    typical
+	pending  unfinished
 	untidy   chan struct{} // has room for one: what tidy looks after has changed
 	// changed is told the digest of every swap that was written. It must not wait.
 	changed func(digest semel.Digest, state semel.State)

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
+	"sync/atomic"
+	"time"
 
 	"github.com/semelhq/semel"
 )
@@ -233,4 +236,40 @@ func (e *engine) wrote(r *semel.Record) {
 	if e.changed != nil {
 		e.changed(r.Digest, r.State)
 	}
+}
+
+// typical is how long it takes until finished records are due here, as last seen.
+// A claim is given that as the time when the sweeper shall look at it, so that its
+// completion need not move it in the sweeper's index.
+type typical struct {
+	ttl atomic.Int64
+	// swept: nothing is due before this, in Unix microseconds, but what came late. The
+	// index has dead entries there until the next vacuum.
+	swept atomic.Int64
+}
+
+func (t *typical) note(r *semel.Record) {
+	if due := untilDue(r); r.State == semel.Done && due < 10*365*24*time.Hour {
+		t.ttl.Store(int64(due))
+	}
+}
+
+// due is when, from the write on, the sweeper shall look at next.
+func (t *typical) due(old semel.Version, next *semel.Record) time.Duration {
+	switch {
+	case next.State != semel.Pending:
+		return untilDue(next)
+	case old.IsZero():
+		return time.Duration(t.ttl.Load())
+	}
+	return math.MaxInt64 // as it was
+}
+
+// untilDue is how long after its write the sweeper has something to do with r,
+// which is finished: to make a tombstone of it, or to forget it.
+func untilDue(r *semel.Record) time.Duration {
+	if r.State == semel.Done && r.Replay > 0 {
+		return min(r.Replay, r.TTL)
+	}
+	return r.TTL
 }

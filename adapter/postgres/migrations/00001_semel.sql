@@ -10,7 +10,7 @@ CREATE TABLE records (
 	counter bigint      NOT NULL, -- of the version
 	written timestamptz NOT NULL, -- this server's clock at the last write
 	expires timestamptz NOT NULL, -- end of the lease while pending, else of the retention
-	due     timestamptz NOT NULL, -- when the sweeper looks at the row: never later than its end once it is finished
+	due     timestamptz NOT NULL, -- when the sweeper looks at the row: once it is finished, not after the end of its result or of itself
 	state   smallint    NOT NULL, -- 1 pending, 2 done, 3 released
 	digest  bytea       NOT NULL, -- SHA-256 or HMAC of scope and key
 	meta    bytea       NOT NULL, -- the record less its result, with the SHA-256 of it and a checksum
@@ -18,7 +18,8 @@ CREATE TABLE records (
 	CONSTRAINT records_pkey PRIMARY KEY (digest)
 ) WITH (fillfactor = 40, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);
 
--- For the sweeper. A write moves its entry only if a record turns out to end sooner than it was thought to.
+-- For the sweeper, who looks at a row when its result has served its time, and when its key has. A write moves its entry
+-- only if a record turns out to be due sooner than it was thought to; 'infinity' is one that the sweeper has met pending.
 CREATE INDEX records_due ON records (due);
 
 -- One line per swap, written by the statement of the swap. Days are partitions, made ahead by the stores; what finds
@@ -32,10 +33,13 @@ CREATE TABLE journal (
 	meta    bytea       NOT NULL
 ) PARTITION BY RANGE (written);
 
+-- Whoever tails goes by xact, who reads a day by counter, who reads a key by digest.
 CREATE INDEX journal_brin ON journal USING brin
-	(epoch, xact, written, digest bytea_bloom_ops (n_distinct_per_range = 500)) WITH (pages_per_range = 16);
+	(epoch, counter, xact, written, digest bytea_bloom_ops (n_distinct_per_range = 500)) WITH (pages_per_range = 16);
 
-CREATE TABLE journal_default PARTITION OF journal DEFAULT;
+-- Vacuum has the index know what was appended; what it does not know is read through each time.
+CREATE TABLE journal_default PARTITION OF journal DEFAULT
+	WITH (autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 100000);
 
 -- Gives the counters of versions. Cache 1: every counter that is given is greater than all given before.
 CREATE SEQUENCE version AS bigint CACHE 1;
