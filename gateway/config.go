@@ -34,6 +34,11 @@ type Config struct {
 	// it. The upstream's own path of that name is hidden. Default
 	// /.well-known/semel/status; "none" for nowhere.
 	StatusPath string
+	// PolicyPath is where the gateway tells clients how their requests are treated, see
+	// semelhttp.Policies; refusals link to it. The upstream's own path of that name is
+	// hidden. It tells the matches of all routes. Default /.well-known/semel/policy;
+	// "none" for nowhere.
+	PolicyPath string
 	// Drain is how long Serve waits for running requests when it is told to stop.
 	// Default 30 s.
 	Drain time.Duration
@@ -72,7 +77,8 @@ const defaultSilence = 60 * time.Second
 
 const (
 	defaultStatusPath = "/.well-known/semel/status"
-	noStatusPath      = "none"
+	defaultPolicyPath = "/.well-known/semel/policy"
+	nowhere           = "none"
 )
 
 func (c Config) filled() (Config, error) {
@@ -85,7 +91,13 @@ func (c Config) filled() (Config, error) {
 	if c.StatusPath == "" {
 		c.StatusPath = defaultStatusPath
 	}
+	if c.PolicyPath == "" {
+		c.PolicyPath = defaultPolicyPath
+	}
 	var wrong []error
+	if c.PolicyPath == c.StatusPath && c.PolicyPath != nowhere {
+		wrong = append(wrong, fmt.Errorf("gateway: StatusPath and PolicyPath are both %s; give them paths of their own", c.PolicyPath))
+	}
 	if c.Guard == nil {
 		wrong = append(wrong, errors.New("gateway: Config.Guard is required"))
 	}
@@ -108,8 +120,11 @@ func (c Config) filled() (Config, error) {
 			r.Guard = c.Guard
 		}
 		r.Options.HoldFlush = true
-		if c.StatusPath != noStatusPath {
+		if c.StatusPath != nowhere {
 			r.Options.StatusPath = c.StatusPath
+		}
+		if c.PolicyPath != nowhere {
+			r.Options.PolicyPath = c.PolicyPath
 		}
 	}
 	return c, errors.Join(wrong...)

@@ -25,6 +25,8 @@ type Gateway struct {
 	sender *sender
 	safe   map[time.Duration]*http.Transport // by silence
 	routes []route
+	// policies tells how each route treats requests, in their order.
+	policies http.Handler
 	// client asks the upstream what became of requests.
 	client     *http.Client
 	completing map[*semel.Guard]*resolve.Completer
@@ -68,6 +70,7 @@ func New(c Config) (*Gateway, error) {
 		}
 	}
 	if len(wrong) == 0 {
+		g.policies = semelhttp.Policies(g.Policies(), g.Policy)
 		if err := g.completers(asked); err != nil {
 			wrong = append(wrong, fmt.Errorf("gateway: %w", err))
 		}
@@ -149,8 +152,12 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	path := cleaned(r.URL.Path)
-	if path == g.config.StatusPath {
+	switch path {
+	case g.config.StatusPath:
 		g.status(w, r)
+		return
+	case g.config.PolicyPath:
+		g.policies.ServeHTTP(w, r)
 		return
 	}
 	g.route(r.Method, path).handler.ServeHTTP(w, r)
@@ -164,6 +171,29 @@ func (g *Gateway) route(method, path string) *route {
 		}
 	}
 	return &g.routes[len(g.routes)-1]
+}
+
+// Policies gives what the gateway tells clients of each route, in their order.
+func (g *Gateway) Policies() []semelhttp.PolicyDocument {
+	all := make([]semelhttp.PolicyDocument, len(g.routes))
+	for i := range g.routes {
+		all[i] = g.routes[i].handler.Document()
+	}
+	return all
+}
+
+// Policy gives the index in Policies of the route that a request with this method
+// and escaped path takes, or -1 if it passes there unguarded.
+func (g *Gateway) Policy(method, path string) int {
+	decoded, err := url.PathUnescape(path)
+	if err != nil {
+		return -1
+	}
+	r := g.route(method, cleaned(decoded))
+	if !slices.Contains(r.handler.Document().Methods, method) {
+		return -1
+	}
+	return slices.IndexFunc(g.routes, func(other route) bool { return other.handler == r.handler })
 }
 
 // status answers for the route that the operation's own request took. Where the

@@ -37,8 +37,8 @@ type PolicyDocument struct {
 	// NotDone are the statuses of answers that are not stored.
 	NotDone      []int  `json:"not_done"`
 	ReplayHeader string `json:"replay_header"`
-	// Status is the path of the status endpoint, empty if there is none.
-	Status string `json:"status,omitempty"`
+	// StatusPath is that of the status endpoint, empty if there is none.
+	StatusPath string `json:"status_path,omitempty"`
 }
 
 // KeyPolicy is what a route wants of keys.
@@ -89,7 +89,7 @@ func (h *Handler) Document() PolicyDocument {
 		Retention:   RetentionPolicy{Replay: seconds(p.Replay), Remember: seconds(p.Remember)},
 		Wait:        max(p.Wait, 0).Seconds(),
 		InDoubt:     settledBy(p), Quota: p.Quota != nil, MaxBody: h.o.MaxBody, MaxResult: p.MaxResult,
-		NotDone: slices.Clone(h.o.NotDone), ReplayHeader: h.o.ReplayHeader, Status: h.o.StatusPath,
+		NotDone: slices.Clone(h.o.NotDone), ReplayHeader: h.o.ReplayHeader, StatusPath: h.o.StatusPath,
 	}
 	switch {
 	case h.o.RequireKey:

@@ -56,7 +56,7 @@ func TestPolicyDocument(t *testing.T) {
 		}, want: `{"name":"POST /charges","methods":["POST"],"class":"fenced",` +
 			`"key":{"header":"X-Key","without":"refused","format":"token-or-string","max_length":255,"uuidv7":{"past":7200,"ahead":300}},` +
 			`"fingerprint":{"body":"json","headers":["Content-Type"]},"retention":{"replay":3600,"remember":7200},"wait":0.25,"in_doubt":"next-request","quota":true,` +
-			`"max_body":20,"max_result":10,"not_done":[503],"replay_header":"X-Again","status":"/status"}`},
+			`"max_body":20,"max_result":10,"not_done":[503],"replay_header":"X-Again","status_path":"/status"}`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHandler(t, none, c.o)
