@@ -229,3 +229,24 @@ func TestInOverAnOldView(t *testing.T) {
 	}
 	s.absent(t)
 }
+
+// A caller's transaction that has not locked yet, beside another that has: the key
+// may be in that one.
+func TestInBesideAnotherWriter(t *testing.T) {
+	s := newShop(t, sqlite.ScopeOptions{})
+	deferred, err := sqlite.OpenDB(s.path + "?_txlock=deferred&_pragma=busy_timeout(20)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer deferred.Close()
+	writer := begin(t, s.db)
+	defer func() { _ = writer.Rollback() }()
+	tx := begin(t, deferred)
+	defer func() { _ = tx.Rollback() }()
+	if _, err := s.within(tx, order); !errors.Is(err, semel.ErrInProgress) {
+		t.Errorf("got %v, want %v", err, semel.ErrInProgress)
+	}
+	_ = tx.Rollback()
+	_ = writer.Rollback()
+	s.absent(t)
+}
