@@ -1,0 +1,34 @@
+package postgres_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/semelhq/semel/adapter/postgres"
+)
+
+// The server is killed and comes back: the pool's connections are dead, and the
+// epoch is another. The next operations run, and what was done is replayed.
+func TestScopeRestart(t *testing.T) {
+	p := private(t, nil)
+	l := newLedger(t, p.URL("postgres"), p.URL("postgres"), "shop", postgres.ScopeOptions{})
+	runs := 0
+	pay := func(id string, replayed bool) {
+		t.Helper()
+		answer, err := l.pay(id, func(context.Context, pgx.Tx) error { runs++; return nil })
+		if err != nil || answer.Replayed != replayed || string(answer.Data) != "receipt "+id {
+			t.Errorf("%s: %+v, %v; want replayed %t", id, answer, err, replayed)
+		}
+	}
+	pay("before", false)
+	must(t, p.Kill())
+	must(t, p.Start())
+	pay("after", false)
+	pay("before", true)
+	pay("after", true)
+	if runs != 2 {
+		t.Errorf("%d runs, want 2", runs)
+	}
+}
