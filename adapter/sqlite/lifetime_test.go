@@ -87,7 +87,17 @@ func TestDroppedDayLeavesTheCounter(t *testing.T) {
 			t.Fatalf("lines %v are left of the day", got)
 		}
 		mustDrop(t, b, day)
-		for _, s := range []*Store{b, a, openTest(t, path, Options{Now: clock.now})} {
+		if history, err := a.History(t.Context(), r.Digest); err != nil || len(history) != 0 {
+			t.Fatalf("the journal still has %d lines, %v", len(history), err)
+		}
+		for k := range 3 {
+			s := b
+			switch k {
+			case 1:
+				s = a
+			case 2: // an opening raises the epoch
+				s = openTest(t, path, Options{Now: clock.now})
+			}
 			next := mustSwap(t, s, r.Version, pending(1))
 			if next.Version.Compare(r.Version) <= 0 {
 				t.Fatalf("version %v after %v", next.Version, r.Version)
@@ -208,6 +218,26 @@ func fill(t testing.TB, s *Store, from, to int, of func(int) semel.Record) {
 	}
 }
 
+// The oldest pending record is the one that was written first, whatever its digest.
+func TestMeasureOldest(t *testing.T) {
+	clock := newMovable()
+	s := openTest(t, newPath(t), Options{Now: clock.now})
+	var want []time.Time
+	var held []semel.Record
+	for i := range 20 {
+		held = append(held, mustSwap(t, s, semel.Version{}, pending(i)))
+		want = append(want, clock.now())
+		clock.move(time.Second)
+	}
+	for i, r := range held {
+		m, err := s.Measure(t.Context())
+		if err != nil || !m.OldestPending.Equal(want[i]) || m.Records != 20 {
+			t.Fatalf("%+v, %v; want %v", m, err, want[i])
+		}
+		mustSwap(t, s, r.Version, done(i))
+	}
+}
+
 // P15: what a file takes after weeks of claims, completions, tombstones, deletions
 // and dropped days is not much more than what is held takes.
 func TestChurn(t *testing.T) {
@@ -216,7 +246,7 @@ func TestChurn(t *testing.T) {
 	const perHour, hours = 150, 16 * 24
 	replied := func(n int) semel.Record {
 		r := done(n)
-		r.Result = fmt.Appendf(nil, "%0200d", n)
+		r.Result = fmt.Appendf(nil, "%0500d", n)
 		return r
 	}
 	for h := range hours {
