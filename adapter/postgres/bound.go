@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -14,13 +15,6 @@ import (
 	"github.com/semelhq/semel"
 	"github.com/semelhq/semel/adapter/postgres/internal/pgtx"
 )
-
-// prepared is which statements a connection that is not ours has. It is kept
-// with the connection.
-type prepared map[string]bool
-
-// preparedAt is where, in its CustomData.
-const preparedAt = "semel.prepared"
 
 // bound is a transaction of the application's on a connection of the application's.
 type bound struct {
@@ -32,23 +26,21 @@ type bound struct {
 	named  bool          // the connection keeps prepared statements
 }
 
-// name is what a statement is prepared as: other stores may use the connection, too.
-func (b *bound) name(s boundStatement) string {
-	return "semel_" + b.engine.options.Schema + "_" + string('a'+rune(s))
-}
-
-// params are the parameters of a swap.
-func (b *bound) params(old semel.Version, next *semel.Record, idle bool) [][]byte {
+// params are the parameters of a swap; claims have one more than last swaps.
+func (b *bound) params(old semel.Version, next *semel.Record) [][]byte {
 	e := b.engine
-	meta := encode(next)
-	params := e.single(b.epoch, semel.Version{}, next, meta).params
-	params[6] = intervalBytes(e.lease.due(old, next))
-	params = append(params, millis(b.wait), b.idling(idle), []byte(e.database))
+	params := make([][]byte, 0, boundParams)
+	params = append(params, b.epoch.params...)
+	params = append(params, next.Digest[:], int2Bytes(uint8(next.State)), intervalBytes(next.TTL), intervalBytes(e.lease.due(old, next)),
+		encode(next), next.Result, millis(b.wait), []byte(e.database))
 	if !old.IsZero() {
 		params = append(params, int8Bytes(int64(old.Epoch)), int8Bytes(int64(old.Counter)))
 	}
 	return params
 }
+
+// boundParams is how many parameters a swap has at most.
+const boundParams = 14
 
 func (b *bound) idling(set bool) []byte {
 	if !set || b.idle <= 0 {
@@ -76,22 +68,16 @@ func (b *bound) send(ctx context.Context, before string, s boundStatement, param
 	out.answer.alone = b.engine.barrier.alone.Load()
 	p := c.StartPipeline(ctx)
 	binary := []int16{binaryFormat}
+	known := pgtx.PreparedOf(c)
 	replies := 1
 	if before != "" {
 		p.SendQueryParams(before, nil, nil, nil, nil)
 		replies++
 	}
-	known, _ := c.CustomData()[preparedAt].(prepared)
-	name := b.name(s)
-	switch {
-	case !b.named:
-		p.SendQueryParams(b.engine.bound[s], params, nil, binary, binary)
-	case !known[name]:
-		p.SendPrepare(name, b.engine.bound[s], nil)
-		replies++
-		fallthrough
-	default:
-		p.SendQueryPrepared(name, params, binary, binary)
+	if b.named {
+		replies += known.Send(p, b.engine.bound[s], params, binary) - 1
+	} else {
+		b.engine.bound[s].SendUnnamed(p, params, binary)
 	}
 	if after != "" {
 		p.SendQueryParams(after, nil, nil, nil, nil)
@@ -105,9 +91,9 @@ func (b *bound) send(ctx context.Context, before string, s boundStatement, param
 		got, err = p.GetResults()
 		switch got := got.(type) {
 		case *pgconn.ResultReader:
-			err = out.answer.read(got)
-		case *pgconn.StatementDescription: // for good, whatever becomes of the transaction
-			note(c, name, true)
+			err = out.answer.readBound(got, b.epoch.number)
+		case *pgconn.StatementDescription:
+			known.Note(b.engine.bound[s], got)
 		}
 	}
 	out.failed = err
@@ -120,21 +106,11 @@ func (b *bound) send(ctx context.Context, before string, s boundStatement, param
 	out.lost = !saidNo(errors.Join(out.failed, out.committed))
 	switch {
 	case isCode(out.failed, "26000"): // somebody has deallocated it
-		note(c, name, false)
+		clear(known)
 	case isCode(out.failed, "42P05"): // somebody has put another connection under this one
-		note(c, name, true)
+		known.Met(b.engine.bound[s])
 	}
 	return out
-}
-
-// note keeps whether a connection has a prepared statement.
-func note(c *pgconn.PgConn, name string, has bool) {
-	known, _ := c.CustomData()[preparedAt].(prepared)
-	if known == nil {
-		known = prepared{}
-		c.CustomData()[preparedAt] = known
-	}
-	known[name] = has
 }
 
 // finish reads the answer to COMMIT.
@@ -197,6 +173,16 @@ func (b *bound) get(ctx context.Context, before string, digest semel.Digest) (se
 	return a.reading(a.first(), digest)
 }
 
+// readBound reads a bound statement's row.
+func (a *answer) readBound(r *pgconn.ResultReader, epoch int64) error {
+	var failed error
+	for r.NextRow() {
+		failed = a.parseBound(r.Values(), epoch)
+	}
+	_, err := r.Close()
+	return errors.Join(err, failed)
+}
+
 // swap is CompareAndSwap in the transaction, after before. What is held is not
 // yet known to be durable.
 func (b *bound) swap(ctx context.Context, before string, old semel.Version, next *semel.Record) (semel.Reading, mark, error) {
@@ -204,7 +190,7 @@ func (b *bound) swap(ctx context.Context, before string, old semel.Version, next
 	if !old.IsZero() {
 		s = boundUpdate
 	}
-	out := b.send(ctx, before, s, b.params(old, next, before != ""), "")
+	out := b.send(ctx, before, s, append(b.params(old, next), b.idling(before != "")), "")
 	if err := b.take(out.failed); err != nil {
 		return semel.Reading{}, mark{}, err
 	}
@@ -241,7 +227,7 @@ func (b *bound) commit(old semel.Version, next *semel.Record) (semel.Reading, er
 		b.conn.PgConn().Frontend().Trace(&heard, pgproto3.TracerOptions{SuppressTimestamps: true})
 		defer b.conn.PgConn().Frontend().Untrace()
 	}
-	out := b.send(context.Background(), "", s, b.params(old, next, false), "COMMIT")
+	out := b.send(context.Background(), "", s, b.params(old, next), "COMMIT")
 	err := errors.Join(out.failed, out.committed)
 	switch {
 	case err == nil && heard.Notice() && out.answer.has(flagSynchronous):

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/semelhq/semel"
+	"github.com/semelhq/semel/adapter/postgres/internal/pgtx"
 	"github.com/semelhq/semel/store/batch"
 )
 
@@ -163,7 +164,7 @@ type engine struct {
 	options  Options
 	schema   string // quoted
 	sql      [statements]string
-	bound    [boundStatements]string
+	bound    [boundStatements]pgtx.Statement
 	database string   // its name on the server
 	pooled   bool     // sessions are not ours
 	prelude  []string // what goes before a swap if sessions are not ours

@@ -112,32 +112,73 @@ const (
 	columns
 )
 
+// fields takes columns apart.
+type fields struct {
+	values [][]byte
+	err    error
+}
+
+func (f *fields) number(col, width int) (n uint64) {
+	v := f.values[col]
+	if v == nil {
+		return 0
+	}
+	if len(v) != width {
+		f.err = fmt.Errorf("postgres: column %d has %d bytes, want %d", col, len(v), width)
+		return 0
+	}
+	for _, b := range v {
+		n = n<<8 | uint64(b)
+	}
+	return n
+}
+
+func (f *fields) instant(col int) time.Time { return time.UnixMicro(int64(f.number(col, 8)) + century) }
+
 // parseRow takes the columns apart. It keeps nothing of them.
 func parseRow(v [][]byte) (r row, err error) {
 	if len(v) != columns {
 		return r, fmt.Errorf("postgres: an answer of %d columns, want %d", len(v), columns)
 	}
-	number := func(col, width int) (n uint64) {
-		if v[col] == nil {
-			return 0
-		}
-		if len(v[col]) != width {
-			err = fmt.Errorf("postgres: column %d has %d bytes, want %d", col, len(v[col]), width)
-			return 0
-		}
-		for _, b := range v[col] {
-			n = n<<8 | uint64(b)
-		}
-		return n
-	}
-	instant := func(col int) time.Time { return time.UnixMicro(int64(number(col, 8)) + century) }
-	r.kind, r.n = int16(number(colKind, 2)), int64(number(colN, 8))
-	r.epoch, r.counter = int64(number(colEpoch, 8)), int64(number(colCounter, 8))
-	r.at, r.expires = instant(colWritten), instant(colExpires)
-	r.state, r.xmin = int16(number(colState, 2)), uint32(number(colXmin, 4))
+	f := fields{values: v}
+	r.kind, r.n = int16(f.number(colKind, 2)), int64(f.number(colN, 8))
+	r.epoch, r.counter = int64(f.number(colEpoch, 8)), int64(f.number(colCounter, 8))
+	r.at, r.expires = f.instant(colWritten), f.instant(colExpires)
+	r.state, r.xmin = int16(f.number(colState, 2)), uint32(f.number(colXmin, 4))
 	r.meta = clone(v[colMeta])
 	r.result = clone(v[colResult])
-	return r, err
+	return r, f.err
+}
+
+// The numbers of columns of bound statements: of a last swap, and of one that
+// tells what is held.
+const (
+	boundShort = 5
+	boundLong  = boundShort + 8
+)
+
+// parseBound takes a bound statement's one row apart into the rows that the
+// store's own statements have. epoch is that of what was written.
+func (a *answer) parseBound(v [][]byte, epoch int64) error {
+	if len(v) != boundShort && len(v) != boundLong {
+		return fmt.Errorf("postgres: an answer of %d columns, want %d or %d", len(v), boundShort, boundLong)
+	}
+	f := fields{values: v}
+	a.header = row{at: f.instant(2), state: int16(f.number(3, 2))}
+	if len(v) == boundShort {
+		a.header.epoch = int64(f.number(4, 8))
+	}
+	switch {
+	case v[0] != nil:
+		a.rows = []row{{kind: 1, n: 1, epoch: epoch, counter: int64(f.number(0, 8)), at: f.instant(1)}}
+	case len(v) == boundLong && v[boundShort] != nil:
+		const h = boundShort
+		a.rows = []row{{
+			kind: 2, n: 1, epoch: int64(f.number(h, 8)), counter: int64(f.number(h+1, 8)), at: f.instant(h + 2), expires: f.instant(h + 3),
+			state: int16(f.number(h+4, 2)), xmin: uint32(f.number(h+5, 4)), meta: clone(v[h+6]), result: clone(v[h+7]),
+		}}
+	}
+	return f.err
 }
 
 // clone keeps the difference between nothing and an empty value.

@@ -9,6 +9,8 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/semelhq/semel/adapter/postgres/internal/pgtx"
 )
 
 // All statements that run per request have the same parameters in front
@@ -154,43 +156,65 @@ func in(schema, sql string) string { return strings.ReplaceAll(sql, "@.", schema
 // goes to the disk. lock_timeout is as it was once the statement has ended, so that
 // it does not bound what the application waits for.
 //
+// They give one row: the counter and time of what was written, if it was; the
+// server's clock; the flags; then one that differs, and what is held. No row: the
+// server or the database is another than the store's. Each node of a plan costs
+// every transaction some microseconds to set up; so they have as few as will do.
+//
 // None of them reads before it inserts: at SERIALIZABLE that would conflict with
-// inserts of other keys.
+// inserts of other keys. OFFSET 0 keeps the read behind the condition.
 const (
+	sqlBoundServer = `pg_postmaster_start_time() = $1::timestamptz AND left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) = $2::text
+		AND current_database() = $11::text`
+
+	sqlBoundDurable = `CASE WHEN current_setting('synchronous_commit') IN ('off', 'local') THEN set_config('synchronous_commit', 'on', true) ELSE 'on' END`
+
 	sqlBoundHere = `WITH here AS MATERIALIZED (
 	SELECT clock_timestamp() AS now, current_setting('lock_timeout') AS patience, set_config('lock_timeout', $10::text, true) AS bounded,
-		CASE WHEN $11::text <> '' THEN set_config('idle_in_transaction_session_timeout', $11::text, true) END AS idle,
-		CASE WHEN current_setting('synchronous_commit') IN ('off', 'local') THEN set_config('synchronous_commit', 'on', true) END AS durable
-	WHERE pg_postmaster_start_time() = $1::timestamptz AND left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) = $2::text
-		AND current_database() = $12::text)`
-
-	sqlBoundInsert = `, done AS (
-	INSERT INTO @.records AS r (epoch, counter, written, expires, due, state, digest, meta, result)
-	SELECT $3::int8, nextval('@.version'), now, now + $6::interval, now + $7::interval, $5::int2, $4::bytea, $8::bytea, $9::bytea FROM here
-	@conflict
-	RETURNING 1::int8 AS n, r.epoch, r.counter, r.written, r.digest, r.meta),
-` + sqlLine
-
-	sqlBoundUpdate = `, done AS (
-	UPDATE @.records r SET epoch = $3::int8, counter = nextval('@.version'), written = now, expires = now + $6::interval,
-		due = least(r.due, now + $7::interval), state = $5::int2, meta = $8::bytea, result = $9::bytea
-	FROM here WHERE r.digest = $4::bytea AND r.epoch = $13::int8 AND r.counter = $14::int8
-	RETURNING 1::int8 AS n, r.epoch, r.counter, r.written, r.digest, r.meta),
-` + sqlLine
-
-	sqlBoundHeld = `, held AS MATERIALIZED (
-	SELECT 1::int8 AS n, r.*, r.xmin AS xid FROM @.records r WHERE digest = $4::bytea AND NOT EXISTS (SELECT FROM done))
+		CASE WHEN @idle::text <> '' THEN set_config('idle_in_transaction_session_timeout', @idle::text, true) END AS idle,
+		` + sqlBoundDurable + ` AS durable
+	WHERE ` + sqlBoundServer + `),
+done AS (
 `
-	sqlBoundEnd = sqlHeader + ` WHERE set_config('lock_timeout', coalesce((SELECT patience FROM here), current_setting('lock_timeout')), true) IS NOT NULL`
+
+	sqlBoundInsert = `	INSERT INTO @.records AS r (epoch, counter, written, expires, due, state, digest, meta, result)
+	SELECT $3::int8, nextval('@.version'), @now, @now + $6::interval, @now + $7::interval, $5::int2, $4::bytea, $8::bytea, $9::bytea
+`
+
+	sqlBoundUpdate = `	UPDATE @.records r SET epoch = $3::int8, counter = nextval('@.version'), written = @now, expires = @now + $6::interval,
+		due = least(r.due, @now + $7::interval), state = $5::int2, meta = $8::bytea, result = $9::bytea
+`
+
+	sqlBoundOver = `r.digest = $4::bytea AND r.epoch = $12::int8 AND r.counter = $13::int8`
+
+	sqlBoundDone = `
+	RETURNING r.counter, r.written)`
+
+	sqlBoundLine = `
+	INSERT INTO @.journal (epoch, counter, xact, written, digest, meta)
+	SELECT @epoch, @counter, pg_current_xact_id()::text::int8, @written, $4::bytea, $8::bytea FROM done`
+
+	sqlBoundFlags = `(1 + CASE WHEN current_setting('synchronous_standby_names') <> '' THEN 2 ELSE 0 END)::int2`
+
+	sqlBoundHeld = `SELECT r.epoch, r.counter, r.written, r.expires, r.state, r.xmin, r.meta, r.result FROM @.records r WHERE r.digest = `
+
+	sqlBoundFirst = `,
+line AS (` + sqlBoundLine + `)
+SELECT d.counter, d.written, clock_timestamp(), ` + sqlBoundFlags + `, set_config('lock_timeout', h.patience, true), held.*
+FROM here h LEFT JOIN done d ON true LEFT JOIN LATERAL (
+	` + sqlBoundHeld + `$4::bytea AND d.counter IS NULL OFFSET 0) held ON true`
 
 	// The last swap goes out together with COMMIT: what does not write has to fail, so
-	// that the COMMIT behind it does not happen.
-	sqlBoundLast = sqlBoundEnd + ` AND 1 / (SELECT count(*) FROM done) = 1`
+	// that the COMMIT behind it does not happen. The transaction's own end sets
+	// lock_timeout back.
+	sqlBoundLast = sqlBoundServer + `
+		AND set_config('lock_timeout', $10::text, true) IS NOT NULL AND ` + sqlBoundDurable + ` = 'on'` + sqlBoundDone + sqlBoundLine + `
+	RETURNING counter, written, clock_timestamp(), ` + sqlBoundFlags + `,
+		CASE WHEN current_setting('synchronous_standby_names') <> '' THEN pg_snapshot_xmin(pg_current_snapshot())::text::int8 END`
 
-	sqlBoundGet = `WITH here AS MATERIALIZED (
-	SELECT CASE WHEN $2::text <> '' THEN set_config('idle_in_transaction_session_timeout', $2::text, true) END),
-held AS (SELECT 1::int8 AS n, r.*, r.xmin AS xid FROM @.records r WHERE digest = $1::bytea)
-` + sqlHeld + sqlUnion + sqlHeader
+	sqlBoundGet = `SELECT NULL::int8, NULL::timestamptz, clock_timestamp(), ` + sqlBoundFlags + `, h.*, held.*
+FROM (SELECT CASE WHEN $2::text <> '' THEN set_config('idle_in_transaction_session_timeout', $2::text, true) END OFFSET 0) h LEFT JOIN (
+	` + sqlBoundHeld + `$1::bytea) held ON true`
 )
 
 // boundStatement is one of the statements above.
@@ -206,18 +230,19 @@ const (
 )
 
 // boundTexts gives the statements for a schema, which is quoted already.
-func boundTexts(schema string) [boundStatements]string {
-	const first = "\n" + sqlBoundHeld + sqlDone + sqlUnion + sqlHeld + sqlUnion + sqlBoundEnd
-	const last = "\n" + sqlDone + sqlUnion + sqlBoundLast
-	out := [boundStatements]string{
-		boundGet:    sqlBoundGet,
-		boundInsert: sqlBoundHere + strings.Replace(sqlBoundInsert, "@conflict", "ON CONFLICT (digest) DO NOTHING", 1) + strings.Replace(first, "\n, held", ", held", 1),
-		boundUpdate: sqlBoundHere + sqlBoundUpdate + strings.Replace(first, "\n, held", ", held", 1),
-		lastInsert:  sqlBoundHere + strings.Replace(sqlBoundInsert, "@conflict", "", 1) + last,
-		lastUpdate:  sqlBoundHere + sqlBoundUpdate + last,
-	}
-	for i := range out {
-		out[i] = in(schema, strings.ReplaceAll(out[i], "@here", "SELECT count(*) FROM here"))
+func boundTexts(schema string) (out [boundStatements]pgtx.Statement) {
+	first := strings.NewReplacer("@epoch", "$3::int8", "@counter", "counter", "@written", "written", "@now", "now")
+	last := strings.NewReplacer("@epoch", "$3::int8 / count(*)", "@counter", "max(counter)", "@written", "max(written)", "@now", "statement_timestamp()")
+	for s, text := range [boundStatements]string{
+		boundGet: sqlBoundGet,
+		boundInsert: strings.ReplaceAll(first.Replace(sqlBoundHere+sqlBoundInsert+"	FROM here ON CONFLICT (digest) DO NOTHING"+sqlBoundDone+sqlBoundFirst),
+			"@idle", "$12"),
+		boundUpdate: strings.ReplaceAll(first.Replace(sqlBoundHere+sqlBoundUpdate+"	FROM here WHERE "+sqlBoundOver+sqlBoundDone+sqlBoundFirst),
+			"@idle", "$14"),
+		lastInsert: last.Replace("WITH done AS (\n" + sqlBoundInsert + "	WHERE " + sqlBoundLast),
+		lastUpdate: last.Replace("WITH done AS (\n" + sqlBoundUpdate + "	WHERE " + sqlBoundOver + " AND " + sqlBoundLast),
+	} {
+		out[s] = pgtx.NewStatement(in(schema, text))
 	}
 	return out
 }
