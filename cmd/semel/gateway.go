@@ -22,6 +22,7 @@ import (
 	"github.com/semelhq/semel/cmd/internal/config"
 	"github.com/semelhq/semel/cmd/internal/stores"
 	"github.com/semelhq/semel/gateway"
+	"github.com/semelhq/semel/lifecycle"
 	"github.com/semelhq/semel/store/available"
 )
 
@@ -115,6 +116,9 @@ func gatewayRun(c *cobra.Command, s config.Settings, validate bool) error {
 		return usageError{err}
 	}
 	if validate {
+		if err := judge(&s, lifecycle.StoreFacts{}, nil); err != nil {
+			return err
+		}
 		_, err := fmt.Fprintf(c.OutOrStdout(), "The settings are valid.\n%s", describe(&s, nil, s.Listen, s.Admin))
 		return err
 	}
@@ -134,10 +138,16 @@ func gatewayRun(c *cobra.Command, s config.Settings, validate bool) error {
 		return err
 	}
 	defer store.Close()
+	if err := judge(&s, storeFacts(store), log); err != nil {
+		return err
+	}
 	composed.Logger = log
 	options := semel.Options{Secret: secret, Observe: gateway.Observe(log)}
 	if composed.Guard, err = semel.NewGuard(store, options); err != nil {
 		return err
+	}
+	if err := s.SetQuotas(&composed, composed.Guard); err != nil {
+		return usageError{err}
 	}
 	if err := failOpen(&s, store, &composed, options, log); err != nil {
 		return err
@@ -228,6 +238,9 @@ func describe(s *config.Settings, store *stores.Opened, address, admin string) s
 	}
 	if s.Default.FailOpen {
 		line("", "fail open: while the store is away requests go on, flagged; two gateways may both run one")
+	}
+	if s.Default.Quota != nil {
+		line("quota", "%s", s.Default.Quota)
 	}
 	if len(s.Routes) > 0 {
 		line("routes", "%d from %s, tried in order before the above", len(s.Routes), s.Source)

@@ -19,7 +19,7 @@ import (
 // Gateway gives the settings as package gateway takes them, without Guard and
 // Logger. Its error tells every mistake, in the file where it is one of the file.
 func (s *Settings) Gateway() (gateway.Config, error) {
-	c := gateway.Config{UpstreamHost: s.UpstreamHost, TrustForwarded: s.TrustForwarded, Drain: s.Drain, StatusPath: s.StatusPath}
+	c := gateway.Config{UpstreamHost: s.UpstreamHost, TrustForwarded: s.TrustForwarded, Drain: s.Drain, StatusPath: s.StatusPath, PolicyPath: s.PolicyPath}
 	f := s.file
 	if f == nil {
 		f = &file{}
@@ -49,6 +49,19 @@ func (s *Settings) Gateway() (gateway.Config, error) {
 		}
 		c.Routes = append(c.Routes, built)
 	}
+	if c.StatusPath == c.PolicyPath && c.PolicyPath != "none" {
+		wrong = append(wrong, fmt.Errorf("policy-path: the status endpoint is at %s; give it another path, or none", c.PolicyPath))
+	}
+	_ = s.setQuotas(&c, guard, func(r *Route, err error) error {
+		m := problem{r.Quota.place(err.Error()), "quota: " + err.Error()}
+		if m.at == nil {
+			m.at = r.at["quota"]
+		}
+		if !slices.Contains(f.problems, m) { // the top's mistake is every route's
+			f.problems = append(f.problems, m)
+		}
+		return nil
+	})
 	return c, f.all(wrong)
 }
 
@@ -146,7 +159,7 @@ func (r *Route) options() semelhttp.Options {
 		Policy: semel.Policy{
 			Name: r.Match, Class: r.Class, Lease: r.Lease, Wait: wait, Replay: r.Replay, Remember: r.Remember, MaxResult: int(r.MaxResult),
 		},
-		RequireKey: r.Require, DeriveKey: r.DeriveKey, FingerprintHeaders: r.Fingerprint.Headers, MaxBody: r.MaxBody,
+		RequireKey: r.Require, DeriveKey: r.DeriveKey, FingerprintHeaders: r.Fingerprint.Headers, BodyCounts: r.Fingerprint.words(), MaxBody: r.MaxBody,
 		KeepHeaders: r.KeepHeaders, NotDone: r.NotDone, MaxInFlight: r.MaxInFlight,
 	}
 }

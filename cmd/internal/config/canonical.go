@@ -9,6 +9,21 @@ import (
 	"github.com/semelhq/semel/semelhttp"
 )
 
+// words tells clients what of a body counts.
+func (f Fingerprint) words() string {
+	switch {
+	case len(f.Include) > 0:
+		return "json, only " + strings.Join(f.Include, " ")
+	case len(f.Exclude) > 0:
+		return "json, without " + strings.Join(f.Exclude, " ")
+	case f.JSON:
+		return "json"
+	case f.Form:
+		return "form"
+	}
+	return "bytes"
+}
+
 // canonical gives the function that says which bytes of a body count; nil for
 // all of them.
 func (f Fingerprint) canonical(maxBody int64) (semelhttp.Canonical, error) {

@@ -88,7 +88,7 @@ func TestEverySetting(t *testing.T) {
 	want := Settings{
 		Upstream: "http://127.0.0.1:3000/base", Listen: "127.0.0.1:8080", Admin: "127.0.0.1:7070", Store: "sqlite:/var/lib/semel/semel.db",
 		Cache:      "memory:16MiB,redis://cache:6379",
-		SecretFile: "/etc/semel/secret", Drain: time.Minute, UpstreamHost: "inner.example", TrustForwarded: true, LogLevel: "debug", LogFormat: "json", StatusPath: "/status",
+		SecretFile: "/etc/semel/secret", Drain: time.Minute, UpstreamHost: "inner.example", TrustForwarded: true, LogLevel: "debug", LogFormat: "json", StatusPath: "/status", PolicyPath: "/policy",
 		Default: rest, Routes: []Route{charges, forms, payouts}, Source: "testdata/good.yaml",
 	}
 	if !reflect.DeepEqual(s, want) {

@@ -86,12 +86,14 @@ func (f *file) readTop(s *Settings) (routes ast.Node) {
 			routes = e.value
 		case e.name == "fingerprint":
 			f.readFingerprint(&s.Default, e)
+		case e.name == "quota":
+			f.readQuota(&s.Default, e)
 		case e.name == "assumptions":
 			f.readAssumptions(s, &s.Default, e, true)
 		case e.name == "resolve":
 			f.refuse(e.at, "a resolver belongs to a route: its path is that of one kind of request; set it under routes")
 		default:
-			f.set(e, fields, s, &s.Default, "here", "routes", "fingerprint", "assumptions")
+			f.set(e, fields, s, &s.Default, "here", "routes", "fingerprint", "quota", "assumptions")
 		}
 	}
 	return routes
@@ -136,6 +138,8 @@ func (f *file) readRoutes(s *Settings, node ast.Node) {
 				f.readFingerprint(&r, e)
 			case "resolve":
 				f.readResolve(&r, e)
+			case "quota":
+				f.readQuota(&r, e)
 			case "assumptions":
 				f.readAssumptions(s, &r, e, false)
 			default:
@@ -143,6 +147,9 @@ func (f *file) readRoutes(s *Settings, node ast.Node) {
 			}
 		}
 		f.checkAssumptions(&r)
+		if r.Quota != nil && r.Quota != s.Default.Quota {
+			r.Quota.name = r.Match
+		}
 		if r.Match == "" {
 			f.refuse(item.GetToken(), "this route has no match; say which requests are meant, as in `match: POST /v1/charges`")
 			continue
@@ -156,7 +163,7 @@ func (f *file) routeSetting(e entry, fields []Field, s *Settings, r *Route) {
 		f.refuse(e.at, "%q holds for the whole gateway; set it at the top level", e.name)
 		return
 	}
-	f.set(e, fields, s, r, "in a route", "match", "fingerprint", "resolve", "assumptions")
+	f.set(e, fields, s, r, "in a route", "match", "fingerprint", "resolve", "quota", "assumptions")
 }
 
 func (f *file) readFingerprint(r *Route, e entry) {

@@ -23,6 +23,7 @@ type Settings struct {
 	LogFormat      string
 	TrustForwarded bool
 	StatusPath     string // none: there is no status endpoint
+	PolicyPath     string // none: clients cannot ask for policies
 	Drain          time.Duration
 	// Default holds for requests that no route matches, and for what a route leaves
 	// out.
@@ -57,6 +58,7 @@ type Route struct {
 	NotDone     []int
 	Fingerprint Fingerprint
 	Resolve     *gateway.Resolver // nil if there is none
+	Quota       *Quota            // nil if there is none; routes that take it from the top have the same
 	Assumptions lifecycle.Assumptions
 
 	at map[string]*token.Token // where a value was set, by name
@@ -96,7 +98,7 @@ func (s Scope) String() string {
 // Defaults gives the settings where nobody says anything.
 func Defaults() Settings {
 	return Settings{
-		Listen: ":8080", Store: "sqlite:semel.db", LogLevel: "info", LogFormat: "auto", Drain: 30 * time.Second, StatusPath: "/.well-known/semel/status",
+		Listen: ":8080", Store: "sqlite:semel.db", LogLevel: "info", LogFormat: "auto", Drain: 30 * time.Second, StatusPath: "/.well-known/semel/status", PolicyPath: "/.well-known/semel/policy",
 		Default: Route{
 			Match: "*", Scope: Scope{Headers: []string{"Authorization"}},
 			Lease: 30 * time.Second, Wait: 10 * time.Second, Replay: 24 * time.Hour, Remember: 72 * time.Hour,

@@ -183,9 +183,10 @@ func asIs(text string) (string, error) {
 	return text, nil
 }
 
-func parseStatusPath(text string) (string, error) {
+// parseOwnPath reads a path that the gateway answers itself.
+func parseOwnPath(text string) (string, error) {
 	if text != "none" && (!strings.HasPrefix(text, "/") || strings.ContainsAny(text, "?#%<>\" ") || text == "/") {
-		return "", fmt.Errorf("%q is no path for the status endpoint; write it as /.well-known/semel/status, or none", text)
+		return "", fmt.Errorf("%q is no path that the gateway could answer itself; write it as /.well-known/semel/status, or none", text)
 	}
 	return text, nil
 }
