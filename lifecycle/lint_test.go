@@ -271,14 +271,14 @@ func ExampleLint() {
 		},
 	}}})
 	for _, f := range report.Findings {
-		fmt.Printf("%v: %s is %s, %s\n", f.Level, f.Field, f.Have, f.Need)
+		fmt.Printf("%v %s: %s is %s\n", f.Level, f.Rule, f.Field, f.Have)
 	}
 	for _, a := range report.Advice {
 		fmt.Println(a.Field, a.Safe)
 	}
 	// Output:
-	// refusal: remember is 24h, at least 25h1m37s
-	// note: remember is 24h, 7d to 30d is usual
+	// refusal retention: remember is 24h
+	// note retention-money: remember is 24h
 	// lease 30s
 	// wait 10s
 	// replay 1h

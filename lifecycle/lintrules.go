@@ -73,7 +73,7 @@ func (l *linter) retention() {
 			"A key whose own time (UUIDv7) lies more than 5m ahead is refused with 400: clients whose clocks run fast get nothing done.", "Set the clients' clocks by NTP, or let them take keys without a time.")
 	}
 	if v.a.Effect == Money && p.Remember < financialLeast {
-		l.add(Note, "retention-money", "remember", spanned(p.Remember), "7d to 30d is usual", "Payments are tried again after weekends, and their books are closed by the month.", "Set tier: financial, or remember: 30d.")
+		l.add(Note, "retention-money", "remember", spanned(p.Remember), "", "7d to 30d is usual: payments are tried again after weekends, and their books are closed by the month.", "Set tier: financial, or remember: 30d.")
 	}
 	if v.client.span == 0 {
 		l.add(Note, "client-unstated", "assumptions.client-attempts", "not stated", "", "How long clients send a request again decides how long a key has to be remembered; it was taken for nothing.",

@@ -85,7 +85,7 @@ first one's answer. Where nobody can know whether it ran, Semel says so.`,
 	}})
 	root.SetHelpTemplate(helpTemplate)
 	cobra.AddTemplateFunc("settings", settingsUsage)
-	root.AddCommand(demoCommand(), gatewayCommand(), getCommand(), listCommand(), migrateCommand(), resolveCommand(), shareCommand(), simCommand(), versionCommand())
+	root.AddCommand(demoCommand(), gatewayCommand(), getCommand(), listCommand(), migrateCommand(), policyCommand(), resolveCommand(), shareCommand(), simCommand(), versionCommand())
 	return root
 }
 

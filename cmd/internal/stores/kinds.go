@@ -147,7 +147,12 @@ func readSQLite(_ context.Context, url string, _ Options) (semel.Store, error) {
 	path := sqlitePath(url)
 	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
 		whole, _ := filepath.Abs(path) // only for the message
-		return nil, fmt.Errorf("there is no store at %s; name the one that the gateway was started with: --store sqlite:PATH, or SEMEL_STORE", whole)
+		return nil, missing{fmt.Errorf("there is no store at %s; name the one that the gateway was started with: --store sqlite:PATH, or SEMEL_STORE", whole)}
 	}
 	return sqlite.Open(path, sqlite.Options{ReadOnly: true})
 }
+
+// missing is an error about a store that nobody has made; it is os.ErrNotExist.
+type missing struct{ error }
+
+func (missing) Is(target error) bool { return target == os.ErrNotExist }

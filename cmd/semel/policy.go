@@ -1,0 +1,176 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/semelhq/semel"
+	"github.com/semelhq/semel/cmd/internal/config"
+	"github.com/semelhq/semel/cmd/internal/stores"
+	"github.com/semelhq/semel/lifecycle"
+)
+
+func policyCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "policy VERB",
+		Short: "check what the settings of a gateway promise",
+		Args:  checked(cobra.NoArgs),
+		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	c.AddCommand(policyCheckCommand())
+	return c
+}
+
+type policyCheckOptions struct {
+	store   string
+	offline bool
+	json    bool
+}
+
+func policyCheckCommand() *cobra.Command {
+	var o policyCheckOptions
+	c := &cobra.Command{
+		Use:   "check FILE [flags]",
+		Short: "judge a gateway's times by what is known of its clients",
+		Long: `Judge the settings of a gateway: how long keys are locked, waited for, replayed
+and remembered, against how long clients try, what stands between, how long the
+service takes, and what the store is. All of that is in the gateway's own file,
+under "assumptions". What is unsafe is refused, as the gateway does when it
+starts; and for each number it says what is safe, and why.
+
+The store is opened to look at its settings, and nothing is written into it.`,
+		Example: `  semel policy check semel.yaml
+  semel policy check semel.yaml --offline --json | jq '.advice[]'`,
+		Args: checked(cobra.ExactArgs(1)),
+		RunE: func(c *cobra.Command, args []string) error { return o.run(c, args[0]) },
+	}
+	c.DisableFlagsInUseLine = true
+	flags := c.Flags()
+	flags.StringVar(&o.store, "store", "", "`URL` of the store to look at, in place of the file's")
+	flags.BoolVar(&o.offline, "offline", false, "do not look at the store; what the file says of it counts")
+	flags.BoolVar(&o.json, "json", false, "print one JSON object")
+	flags.BoolP("help", "h", false, "show this")
+	c.Annotations = map[string]string{footerKey: "\nExit codes: 0 nothing is refused, 1 something is, 2 the file or the command line is wrong.\n"}
+	return c
+}
+
+func (o *policyCheckOptions) run(c *cobra.Command, path string) error {
+	if o.offline && o.store != "" {
+		return usageError{errors.New("--offline looks at no store, and --store names one; leave one of them away")}
+	}
+	settings, err := config.Load(config.Sources{File: path})
+	if err != nil {
+		return usageError{err}
+	}
+	if o.store != "" {
+		settings.Store = o.store
+	}
+	if err := stores.Check(settings.Store, stores.Options{Cache: "none"}); err != nil {
+		return usageError{err}
+	}
+	if settings.Upstream == "" {
+		settings.Upstream = "http://127.0.0.1:3000" // it may come from a flag, and nothing is asked of it
+	}
+	seen := storeSeen{URL: stores.Redacted(settings.Store), Why: "--offline"}
+	var facts lifecycle.StoreFacts
+	if !o.offline {
+		facts, seen = lookAt(c.Context(), settings.Store)
+	}
+	report := lifecycle.Lint(settings.Facts(facts))
+	if _, err := settings.Gateway(); err != nil && !refusesPolicy(&report) {
+		return usageError{err} // of something else than numbers
+	}
+	shown := newPolicyReport(path, &settings, seen, report)
+	if o.json {
+		err = json.NewEncoder(c.OutOrStdout()).Encode(shown)
+	} else {
+		err = shown.print(newPaper(c.OutOrStdout()))
+	}
+	if err == nil && report.Refused() {
+		err = errTold
+	}
+	return err
+}
+
+// judge refuses what the linter refuses, and logs what it warns of; what is about the
+// store itself is told where the store is, as cautions. Without a log it only refuses.
+func judge(s *config.Settings, store lifecycle.StoreFacts, log *slog.Logger) error {
+	report := lifecycle.Lint(s.Facts(store))
+	if err := s.Refuse(&report); err != nil {
+		return usageError{fmt.Errorf("%w\n\n`semel policy check FILE` tells more about each", err)}
+	}
+	for _, f := range report.Findings {
+		if log != nil && f.Level == lifecycle.Warning && f.Field != "store" {
+			log.Warn(f.Sentence(), "route", f.Policy)
+		}
+	}
+	return nil
+}
+
+// refusesPolicy tells whether a report has what makes a policy itself invalid, which
+// the settings then refuse as well.
+func refusesPolicy(report *lifecycle.Report) bool {
+	for _, f := range report.Findings {
+		switch f.Rule {
+		case "lease-short", "replay-negative", "remember-below-replay", "remember-below-lease", "policy":
+			return true
+		}
+	}
+	return false
+}
+
+// storeSeen says whether the store was looked at.
+type storeSeen struct {
+	URL    string `json:"url"`
+	Looked bool   `json:"looked"`
+	// Why it was not looked at, or else what it gives.
+	Why string `json:"why"`
+}
+
+// lookAt opens a store and reads what it tells of itself.
+func lookAt(ctx context.Context, url string) (lifecycle.StoreFacts, storeSeen) {
+	seen := storeSeen{URL: stores.Redacted(url)}
+	open := readStore
+	if strings.HasPrefix(url, "memory:") { // there is none to read, and to make one costs nothing
+		open = func(ctx context.Context, url string) (*stores.Opened, error) { return openStore(ctx, url, "none") }
+	}
+	store, err := open(ctx, url)
+	if err != nil {
+		text := strings.Join(strings.Fields(err.Error()), " ")
+		seen.Why = "it could not be opened"
+		switch {
+		case errors.Is(err, os.ErrNotExist):
+			seen.Why = "there is none yet; a gateway makes it"
+			return lifecycle.StoreFacts{}, seen
+		case unreachable(err):
+			return lifecycle.StoreFacts{Unreachable: text}, seen
+		}
+		return lifecycle.StoreFacts{Refused: text}, seen
+	}
+	defer store.Close()
+	seen.Looked, seen.Why = true, store.Durability
+	return storeFacts(store), seen
+}
+
+// storeFacts are what an open store tells of itself.
+func storeFacts(store *stores.Opened) lifecycle.StoreFacts {
+	_, described := semel.As[semel.Describer](store.Store)
+	return lifecycle.StoreFacts{Known: described, Description: store.Description, NoJournal: !store.Journal}
+}
+
+// unreachable tells whether an error is of the way to a store, and not of the store.
+func unreachable(err error) bool {
+	var dial *net.OpError
+	var name *net.DNSError
+	return errors.As(err, &dial) || errors.As(err, &name) || errors.Is(err, context.DeadlineExceeded) ||
+		errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, semel.ErrUnavailable)
+}
