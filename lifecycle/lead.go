@@ -93,6 +93,7 @@ func (s *Sweeper) led(ctx context.Context, claim *semel.Claim, fn func(context.C
 	stop()
 	if errors.Is(context.Cause(ctx), errLost) {
 		err = errors.Join(errLost, err)
+		s.o.Observe(Event{Kind: Lost, Pass: p, Err: err})
 	}
 	if released := claim.Release(semel.Result{}); released != nil && !errors.Is(err, errLost) {
 		err = errors.Join(err, s.failed(ctx, time.Time{}, fmt.Errorf("lifecycle: giving back the lead: %w", released)))

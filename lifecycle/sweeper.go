@@ -62,15 +62,15 @@ func New(guard *semel.Guard, o Options) (*Sweeper, error) {
 	}
 	// The record of the lead must outlive the pause that it measures.
 	s.lead, err = semel.Policy{
-		Name: "semel lifecycle", Class: semel.AtLeastOnce, Lease: o.Lease, Wait: -1, ClaimWithin: callTimeout,
+		Name: "semel lifecycle", Class: semel.AtLeastOnce, Lease: o.Lease, Wait: -1, ClaimWithin: callTimeout, FinishWithin: callTimeout,
 		Replay: o.Lease, Remember: max(2*o.Every, o.Lease, time.Hour),
 	}.Filled()
 	return s, err
 }
 
 // Run makes a pass each Every, taking turns with other processes, until ctx ends;
-// then it stops at once, and gives back the lead. It is called once. Close the
-// guard after it has returned. What fails is told to Observe and tried again later:
+// then it stops at once, and gives back the lead, which a store that does not answer
+// delays by 5 s at most. It is called once. Close the guard after it has returned. What fails is told to Observe and tried again later:
 // the error is nil, unless Run runs already.
 func (s *Sweeper) Run(ctx context.Context) error {
 	s.mu.Lock()
@@ -123,9 +123,6 @@ func (s *Sweeper) turn(ctx context.Context, drained bool) (time.Duration, Pass, 
 		return later(s.o.Every, s.o.Every), none, claim.Release(semel.Result{})
 	}
 	pass, err := s.led(ctx, claim, func(ctx context.Context) (Pass, error) { return s.pass(ctx, s.o.Every) })
-	if errors.Is(err, errLost) && ctx.Err() == nil {
-		s.o.Observe(Event{Kind: Lost, Pass: pass, Err: err})
-	}
 	if !pass.Drained {
 		return 0, pass, err
 	}
