@@ -31,6 +31,8 @@ look() {
 		have mariadb-install-db /opt/homebrew/opt/mariadb/bin /usr/local/opt/mariadb/bin; } || lack MariaDB mariadb-server
 	have redis-server || have valkey-server || lack Redis redis-server
 	have etcd || lack etcd etcd-server
+	# Not a server: a library that gives one another clock.
+	[ "$(uname -s)" != Linux ] || compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null || lack libfaketime libfaketime
 }
 
 # give_up says what is to be done by hand, and ends.
@@ -44,7 +46,7 @@ give_up() {
 
 look
 if [ ${#missing[@]} -eq 0 ]; then
-	echo "== servers: PostgreSQL, PgBouncer, MariaDB, Redis and etcd are installed"
+	echo "== servers: PostgreSQL, PgBouncer, MariaDB, Redis, etcd and libfaketime are installed"
 	exit 0
 fi
 if [ "$(uname -s)" = Darwin ]; then
@@ -88,6 +90,7 @@ as_root env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-re
 # A package enables its service for the next start of the machine. Those that were not there a minute ago are not wanted.
 if command -v systemctl >/dev/null; then
 	for package in "${packages[@]}"; do
+		[ "$package" != libfaketime ] || continue
 		service=${package/mariadb-server/mariadb}
 		as_root systemctl disable --quiet "${service/etcd-server/etcd}" || echo "!! not disabled: the service of $package" >&2
 	done

@@ -30,6 +30,9 @@ type PostgresOptions struct {
 	// the defaults here: PostgreSQL's own, but 200 connections, and standbys that
 	// look for their primary every 200 ms.
 	Settings map[string]string
+	// Environment is added to the server's, as "NAME=value": for a library that gives
+	// it another clock.
+	Environment []string
 }
 
 // Postgres is a PostgreSQL server. It is safe for concurrent use.
@@ -38,7 +41,9 @@ type Postgres struct {
 	port     int
 	bin      string // the folder of its programs
 	settings map[string]string
-	standbys struct {
+
+	environment []string
+	standbys    struct {
 		sync.Mutex
 		count int
 		sync  []string // names of those that a commit waits for
@@ -53,6 +58,7 @@ func StartPostgres(dir string, o PostgresOptions) (*Postgres, error) {
 	if err != nil {
 		return nil, err
 	}
+	p.environment = o.Environment
 	if _, err := p.run(nil, p.tool("initdb"), "--pgdata="+p.data(), "--username="+postgresSuperuser,
 		"--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"); err != nil {
 		return nil, err
@@ -98,8 +104,12 @@ func newPostgres(dir string, settings map[string]string) (*Postgres, error) {
 	p := &Postgres{bin: filepath.Dir(binary), settings: maps.Clone(settings)}
 	p.program = program{
 		name: "PostgreSQL", version: version(binary), dir: dir, account: account, orderly: syscall.SIGINT,
-		command: func() *exec.Cmd { return exec.Command(binary, "-D", p.data()) },
-		ready:   p.answers, atEnd: p.tidy,
+		command: func() *exec.Cmd {
+			command := exec.Command(binary, "-D", p.data())
+			command.Env = append(environment(dir), p.environment...)
+			return command
+		},
+		ready: p.answers, atEnd: p.tidy,
 	}
 	return p, nil
 }
