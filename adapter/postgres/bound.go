@@ -243,7 +243,14 @@ func (b *bound) commit(old semel.Version, next *semel.Record) (semel.Reading, er
 		return r, nil
 	case out.lost:
 		return semel.Reading{}, fmt.Errorf("postgres: no answer to COMMIT, and nobody knows its outcome: %w", err)
-	case out.failed != nil && isCode(err, "22012"), out.failed != nil && isCode(err, "23505"):
+	case out.failed != nil && isCode(err, "22012"): // or the server is another than when the store last looked
+		ctx, cancel := context.WithTimeout(context.Background(), scopeWithin)
+		defer cancel()
+		if failed := e.renewEpoch(ctx, b.epoch); failed != nil {
+			return semel.Reading{}, errUndoneHere(failed)
+		}
+		return semel.Reading{}, semel.ErrConflict
+	case out.failed != nil && isCode(err, "23505"):
 		return semel.Reading{}, semel.ErrConflict
 	case isRetriable(err), isCode(err, "55P03"), isCode(err, "26000"), isCode(err, "42P05"):
 		return semel.Reading{}, errUndoneHere(err)
