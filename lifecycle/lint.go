@@ -190,15 +190,18 @@ type Advice struct {
 	Why string `json:"why"`
 }
 
-// Span is a length of time that is written as in configurations: 30s, 1h30m, 7d.
+// Span is a length of time that is written as in configurations: 30s, 1h30m, 7d12h.
 type Span time.Duration
 
-// String gives days where they are whole, and no parts that are zero.
+// String gives days from two on, and no parts that are zero.
 func (s Span) String() string {
 	const day = 24 * time.Hour
 	d := time.Duration(s)
-	if d >= 2*day && d%day == 0 {
+	switch {
+	case d >= 2*day && d%day == 0:
 		return fmt.Sprintf("%dd", d/day)
+	case d >= 2*day:
+		return fmt.Sprintf("%dd%v", d/day, Span(d%day))
 	}
 	text := d.String()
 	if d%time.Minute == 0 && d != 0 {

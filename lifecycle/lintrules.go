@@ -62,7 +62,7 @@ func (l *linter) retention() {
 	}
 	if p.Replay < v.copies.span && p.Replay >= 0 {
 		l.add(Warning, "replay-retries", "replay", spanned(p.Replay), "at least "+spanned(v.copies.span),
-			fmt.Sprintf("A copy may come for %v (%s); after %v it gets 410 in place of the answer.", Span(v.copies.span), v.copies.name, Span(p.Replay)), set("replay", safe.Replay))
+			fmt.Sprintf("A copy may come for %v, by %s; after %v it gets 410 in place of the answer.", Span(v.copies.span), v.copies.name, Span(p.Replay)), set("replay", safe.Replay))
 	}
 	if w := v.window(); w.span > p.Remember {
 		l.add(Warning, "key-window", "remember", spanned(p.Remember), "at least "+spanned(w.span),

@@ -142,6 +142,9 @@ func (s *Settings) Facts(store lifecycle.StoreFacts) lifecycle.Facts {
 				p.NotDoneAfter = time.Minute // the resolver's default
 			}
 		}
+		if r.Quota != nil {
+			p.Quota = lifecycle.QuotaOptions{NewKeys: r.Quota.NewKeys, Per: r.Quota.Per}
+		}
 		facts.Policies = append(facts.Policies, p)
 	}
 	return facts

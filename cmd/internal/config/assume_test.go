@@ -98,6 +98,15 @@ func TestEveryAssumption(t *testing.T) {
 	}
 }
 
+// TestSpans: what the linter advises can be written into the file.
+func TestSpans(t *testing.T) {
+	for d := time.Nanosecond; d < 10*365*24*time.Hour; d = d*3 + 7 {
+		if got, err := parseDuration(lifecycle.Span(d).String()); got != d || err != nil {
+			t.Errorf("%v: written as %v and read as %v, %v", d, lifecycle.Span(d), got, err)
+		}
+	}
+}
+
 // TestPlaces: a finding is told where its setting was made, be it at the top; else at
 // its route.
 func TestPlaces(t *testing.T) {
@@ -128,7 +137,7 @@ func TestRefuse(t *testing.T) {
 	s := loaded(t, "upstream: http://127.0.0.1:3000\nremember: 2d\nassumptions: {partition: 7d}\n")
 	report := lifecycle.Lint(s.Facts(lifecycle.StoreFacts{Unreachable: "x"}))
 	err := s.Refuse(&report)
-	if err == nil || !strings.Contains(err.Error(), "semel.yaml:2:11: remember (2d) has to be at least 168h0m30s: ") || strings.Contains(err.Error(), "store") {
+	if err == nil || !strings.Contains(err.Error(), "semel.yaml:2:11: remember (2d) has to be at least 7d30s: ") || strings.Contains(err.Error(), "store") {
 		t.Errorf("got %v", err)
 	}
 	report = lifecycle.Lint(s.Facts(lifecycle.StoreFacts{Refused: "it is read-only"}))
