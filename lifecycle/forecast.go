@@ -36,7 +36,9 @@ type Forecast struct {
 
 // Predict says what a store of so many records will hold if in goes on for as long
 // as its longest retention: what comes in a day, times the days that it stays. Set
-// in.Remember to ask what another retention would take. It is a pure function.
+// in.Remember to ask what another retention would take. Within is true of keys that
+// stay about equally long; [Measure] adds up what it finds of each kind. It is a pure
+// function.
 func Predict(records int64, in Inflow) Forecast {
 	days := func(d time.Duration) float64 { return max(d.Hours()/24, 0) }
 	perDay := max(in.PerDay, 0)
@@ -48,10 +50,24 @@ func Predict(records int64, in Inflow) Forecast {
 	// While there are fewer, none of them goes: the first would when the retention of
 	// what comes now ends. What there is too much of is gone by then.
 	f.Within = max(in.Longest, in.Remember, 0)
-	if missing := held - float64(records); perDay > 0 && missing >= 0 {
+	missing := held - float64(records)
+	switch {
+	case math.Abs(missing) <= max(float64(f.Error), held/50):
+		f.Within = 0
+	case perDay > 0 && missing > 0:
 		f.Within = min(f.Within, span(missing/perDay))
 	}
 	return f
+}
+
+// add gives what two kinds of keys come to together.
+func (f Forecast) add(g Forecast) Forecast {
+	sum := Forecast{Records: f.Records + g.Records, Bytes: -1, Within: max(f.Within, g.Within)}
+	if f.Bytes >= 0 && g.Bytes >= 0 {
+		sum.Bytes = f.Bytes + g.Bytes
+	}
+	sum.Error = whole(math.Hypot(float64(f.Error), float64(g.Error)))
+	return sum
 }
 
 // whole rounds, and stays within what 64 bits hold.

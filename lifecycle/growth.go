@@ -263,10 +263,34 @@ func (s *sample) growth(m semel.Measure, scopes int) Growth {
 	}
 	each := float64(m.Records) / float64(len(s.seen)) // records that one of the sample stands for
 	record, result := s.sizes(&g, each)
-	g.Inflow = s.inflow(each, record, result)
-	g.Forecast = Predict(m.Records, g.Inflow)
+	over := s.over()
+	g.Inflow = s.inflow(s.seen, over, each, record, result)
+	g.Forecast = s.forecast(over, each, record, result)
 	g.split(s, scopes, each, record, result)
 	return g
+}
+
+// forecast adds up what is foretold of the keys of each retention.
+func (s *sample) forecast(over time.Duration, each, record, result float64) Forecast {
+	kinds := make(map[int][]seen)
+	for _, r := range s.seen {
+		// Keys that carry their own time are kept a little longer than others.
+		kind := int(math.Log(max(r.ttl.Seconds(), 1)) / math.Log(1.2))
+		if !r.ended || r.ttl > permanent {
+			kind = -1
+		}
+		kinds[kind] = append(kinds[kind], r)
+	}
+	stay := whole(each * float64(len(kinds[-1]))) // as many as are pending now
+	f := Forecast{Records: stay, Bytes: whole(float64(stay) * record)}
+	if record < 0 {
+		f.Bytes = -1
+	}
+	delete(kinds, -1)
+	for _, of := range kinds {
+		f = f.add(Predict(whole(each*float64(len(of))), s.inflow(of, over, each, record, result)))
+	}
+	return f
 }
 
 // sizes gives what a record takes without its result, -1 if the store cannot tell,
@@ -286,12 +310,13 @@ func (s *sample) sizes(g *Growth, each float64) (record, result float64) {
 	return 0, float64(g.Bytes) / all
 }
 
-func (s *sample) inflow(each, record, result float64) Inflow {
-	in := Inflow{Over: s.over(), Record: record}
+// inflow says what comes in of those records, which are among the sample's.
+func (s *sample) inflow(of []seen, over time.Duration, each, record, result float64) Inflow {
+	in := Inflow{Over: over, Record: record}
 	var sum flow
 	squares := 0.0
-	for i := range s.seen {
-		r := &s.seen[i]
+	for i := range of {
+		r := &of[i]
 		f := r.flow(in.Over)
 		sum = flow{sum.perDay + f.perDay, sum.held + f.held, sum.results + f.results, sum.bytes + f.bytes}
 		squares += f.perDay * f.perDay
