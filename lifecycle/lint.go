@@ -173,7 +173,7 @@ func (f *Finding) Sentence() string {
 		text += " (" + f.Have + ")"
 	}
 	if f.Need != "" {
-		text += " has to be " + f.Need
+		text += map[bool]string{true: " has to be ", false: " should be "}[f.Level == Refusal] + f.Need
 	}
 	return strings.TrimSpace(fmt.Sprintf("%s: %s %s", text, f.Why, f.Do)) + " [" + f.Rule + "]"
 }

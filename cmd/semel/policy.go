@@ -47,7 +47,7 @@ service takes, and what the store is. All of that is in the gateway's own file,
 under "assumptions". What is unsafe is refused, as the gateway does when it
 starts; and for each number it says what is safe, and why.
 
-The store is opened to look at its settings, and nothing is written into it.`,
+The store is opened to look at its settings; no key is touched.`,
 		Example: `  semel policy check semel.yaml
   semel policy check semel.yaml --offline --json | jq '.advice[]'`,
 		Args: checked(cobra.ExactArgs(1)),
@@ -59,7 +59,7 @@ The store is opened to look at its settings, and nothing is written into it.`,
 	flags.BoolVar(&o.offline, "offline", false, "do not look at the store; what the file says of it counts")
 	flags.BoolVar(&o.json, "json", false, "print one JSON object")
 	flags.BoolP("help", "h", false, "show this")
-	c.Annotations = map[string]string{footerKey: "\nExit codes: 0 nothing is refused, 1 something is, 2 the file or the command line is wrong.\n"}
+	c.Annotations = map[string]string{footerKey: "\nExit codes: 0 nothing is refused, 1 something is, 2 the file or a flag is wrong.\n"}
 	return c
 }
 

@@ -89,7 +89,7 @@ func (r *policyReport) printFinding(b *strings.Builder, p paper, same []foundJSO
 		what += " is " + f.Have
 	}
 	if f.Need != "" {
-		what += ", has to be " + f.Need
+		what += map[bool]string{true: ", has to be ", false: ", should be "}[f.Level == lifecycle.Refusal] + f.Need
 	}
 	fmt.Fprintf(b, "\n%s  %s", p.paint(fmt.Sprintf("%-7s", word), style), p.bold(what))
 	fmt.Fprintf(b, "\n%s\n", p.faint(strings.Repeat(" ", 9)+r.where(same)+"rule "+f.Rule))
