@@ -53,15 +53,13 @@ func archived(t *testing.T, seed uint64, n int) (entries []semel.Entry, name str
 		w := newWorld(t)
 		r := rand.New(rand.NewPCG(seed, 1))
 		today := time.Now().UTC().Truncate(day)
-		s := w.sweeper(w.trail, lifecycle.Options{Journal: 72 * time.Hour, Archive: newShelf()})
-		w.set(func() { clear(w.days) })
 		for range n {
 			w.write(randomEntry(r, today))
 		}
 		entries = w.days[today]
 		shelf := newShelf()
 		time.Sleep(day + 72*time.Hour + 2*time.Hour)
-		s = w.sweeper(w.trail, lifecycle.Options{Journal: 72 * time.Hour, Archive: shelf})
+		s := w.sweeper(w.trail, lifecycle.Options{Journal: 72 * time.Hour, Archive: shelf})
 		if p, err := s.Once(t.Context()); err != nil || p.Archived != 1 || p.Lines != int64(n) || p.Dropped != 1 {
 			t.Fatalf("%+v, %v", p, err)
 		}
@@ -247,16 +245,15 @@ func covers(t *testing.T, got, want []semel.Entry) {
 	}
 }
 
-// A line is dropped only when it is archived, whatever fails or dies, and when.
-func TestNothingIsLostOnItsWayToTheArchive(t *testing.T) {
-	o := func(a lifecycle.Archive) lifecycle.Options {
-		return lifecycle.Options{Journal: 72 * time.Hour, Archive: a, Growth: -1}
-	}
-	for _, c := range []struct {
-		name  string
-		spoil func(w *world, shelf *shelf) (mend func())
-		files int // after it is mended
-	}{
+// spoiled is a way in which the journal's way to the archive fails.
+type spoiled struct {
+	name  string
+	spoil func(w *world, shelf *shelf) (mend func())
+	files int // in the archive, after it is mended
+}
+
+func waysToFail() []spoiled {
+	return []spoiled{
 		{"the archive fails", func(_ *world, shelf *shelf) func() {
 			shelf.onPut = func(string) error { return errBroken }
 			return func() { shelf.onPut = nil }
@@ -300,7 +297,15 @@ func TestNothingIsLostOnItsWayToTheArchive(t *testing.T) {
 			}
 			return func() { w.onLines = nil }
 		}, 1},
-	} {
+	}
+}
+
+// A line is dropped only when it is archived, whatever fails or dies, and when.
+func TestNothingIsLostOnItsWayToTheArchive(t *testing.T) {
+	o := func(a lifecycle.Archive) lifecycle.Options {
+		return lifecycle.Options{Journal: 72 * time.Hour, Archive: a, Growth: -1}
+	}
+	for _, c := range waysToFail() {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t)

@@ -143,40 +143,40 @@ func TestX7SweepingTwiceOrCrashingInItChangesNothing(t *testing.T) {
 	for call := 1; call <= 10; call++ {
 		for _, after := range []bool{false, true} {
 			same(fmt.Sprintf("panic at call %d, after it: %v", call, after), func(t *testing.T, w *world) {
-				crash := func(n int) {
-					if n == call {
-						panic("crash")
-					}
-				}
-				if after {
-					w.onSwept = crash
-				} else {
-					w.onSweep = crash
-				}
+				w.at(call, after, func() { panic("crash") })
 				func() {
-					defer func() { _ = recover() }()
+					defer func() {
+						if recover() == nil {
+							t.Error("no call panicked")
+						}
+					}()
 					once(t, w)
 				}()
 				once(t, w)
 			})
 			same(fmt.Sprintf("cut off at call %d, after it: %v", call, after), func(t *testing.T, w *world) {
 				ctx, cancel := context.WithCancel(t.Context())
-				cut := func(n int) {
-					if n == call {
-						cancel()
-					}
-				}
-				if after {
-					w.onSwept = cut
-				} else {
-					w.onSweep = cut
-				}
+				w.at(call, after, cancel)
 				if p, err := w.sweeper(w.trail, lifecycle.Options{Batch: 7, Growth: -1}).Once(ctx); !errors.Is(err, context.Canceled) {
 					t.Fatalf("%+v, %v", p, err)
 				}
 				once(t, w)
 			})
 		}
+	}
+}
+
+// at has do called at a call of Sweep, before or after the store has done its part.
+func (w *world) at(call int, after bool, do func()) {
+	hook := func(n int) {
+		if n == call {
+			do()
+		}
+	}
+	if after {
+		w.onSwept = hook
+	} else {
+		w.onSweep = hook
 	}
 }
 
