@@ -116,6 +116,9 @@ func (m *model) anySwap() semel.Swap {
 	if m.rand.IntN(3) == 0 && (next.State == semel.Pending || m.maker.Has&Sweeps != 0) {
 		next = expired(next)
 	}
+	if m.rand.IntN(3) == 0 && m.maker.Has&Sweeps != 0 {
+		next = overSoon(next)
+	}
 	old := m.held[next.Digest].Version
 	switch n := m.rand.IntN(10); {
 	case n == 0:
@@ -124,6 +127,16 @@ func (m *model) anySwap() semel.Swap {
 		old = m.seen[m.rand.IntN(len(m.seen))]
 	}
 	return semel.Swap{Old: old, Next: next}
+}
+
+// overSoon is r with a replay that ends as soon as it is written, for the sweep to
+// make a tombstone of what is done, and of nothing else.
+func overSoon(r semel.Record) semel.Record {
+	r.Replay = 1
+	if r.State == semel.Pending {
+		r.Result = []byte("memo")
+	}
+	return r
 }
 
 // follow checks an answer of the store and does to the map what was done.
@@ -166,21 +179,44 @@ func (m *model) many() {
 	}
 }
 
-// sweepAll forgets what a sweep may forget. The lifetimes in a walk are nothing
-// or hours, so that the hours of a clock that cannot be set do not end in it.
+// sweepAll forgets what a sweep may forget. The times in a walk are nothing or
+// hours, so that the hours of a clock that cannot be set do not end in it, and what
+// ends at once has ended.
 func (m *model) sweepAll() {
 	m.Helper()
 	if m.maker.Has&Sweeps == 0 {
 		return
 	}
-	now, n := m.now(), 0
+	now, n := m.passed(), 0
+	var buried []semel.Digest
 	for d, r := range m.held {
-		if r.State != semel.Pending && !now.Before(r.Expires()) {
+		switch {
+		case r.State != semel.Pending && !now.Before(r.Expires()):
 			delete(m.held, d)
+			n++
+		case r.Spent(now):
+			m.held[d] = r.Tombstone()
+			buried = append(buried, d)
 			n++
 		}
 	}
 	m.sweep(1000, n)
+	for _, d := range buried {
+		m.digestHolds(d, m.held[d])
+	}
+}
+
+// passed gives a time of the store's clock at which what was to end at once has.
+func (m *model) passed() time.Time {
+	m.Helper()
+	now := m.now()
+	for _, r := range m.held {
+		for r.Spent(r.WrittenAt.Add(coarsest)) && !r.Spent(now) {
+			m.pass(coarsest)
+			now = m.now()
+		}
+	}
+	return now
 }
 
 func (m *model) listSome() {

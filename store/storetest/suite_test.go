@@ -121,6 +121,7 @@ func TestRandomFindsFlaws(t *testing.T) {
 	for _, flaw := range [...]string{
 		"versions restart when a record is forgotten", "ignores the old version", "writes in spite of a conflict",
 		"inserts over a released record", "sweeps pending records", "a batch sees what was before it", "journals twice",
+		"keeps spent results", "drops memos", "a tombstone is a write", "a tombstone has no code",
 	} {
 		m := plainMaker(flaw)
 		m.Seed = 7
