@@ -16,6 +16,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/semelhq/semel"
 )
@@ -46,6 +47,7 @@ var (
 	_ semel.Lister  = (*Store)(nil)
 
 	_ semel.Describer = (*Store)(nil)
+	_ semel.Measurer  = (*Store)(nil)
 )
 
 // New gives an empty store.
@@ -172,6 +174,42 @@ func (sh *shard) list(out []semel.Record, f semel.Filter, now time.Time) []semel
 		}
 	}
 	return out
+}
+
+// Measure is part of semel.Measurer. It looks at every record, at one shard after
+// the other. The bytes are reckoned: what records have of their own, and the map.
+func (s *Store) Measure(ctx context.Context) (semel.Measure, error) {
+	m := semel.Measure{At: s.now(), JournalBytes: -1}
+	for i := range s.shards {
+		if err := ctx.Err(); err != nil {
+			return semel.Measure{}, err
+		}
+		s.shards[i].measure(&m)
+	}
+	return m, nil
+}
+
+func (sh *shard) measure(m *semel.Measure) {
+	const each = int64(unsafe.Sizeof(semel.Record{})) + 2*(32+8) // with a map that is half full
+	sh.mu.RLock()
+	defer sh.mu.RUnlock()
+	first := func(at *time.Time, t time.Time) {
+		if at.IsZero() || t.Before(*at) {
+			*at = t
+		}
+	}
+	for _, r := range sh.m {
+		m.Records++
+		m.Bytes += each + int64(len(r.Result)+len(r.Key.Scope)+len(r.Key.ID)+len(r.Owner))
+		switch {
+		case r.State == semel.Pending:
+			first(&m.OldestPending, r.WrittenAt)
+		case r.Spent(m.At):
+			first(&m.Overdue, r.WrittenAt.Add(min(r.Replay, r.TTL)))
+		case !m.At.Before(r.Expires()):
+			first(&m.Overdue, r.Expires())
+		}
+	}
 }
 
 // Describe is part of semel.Describer.
