@@ -61,6 +61,10 @@ const (
 // maxKeys bounds the keys that one process deals with; others have to wait.
 const maxKeys = 100_000
 
+// restAfter is how many times longer than a search took there is none: where many
+// records are held, a search reads much.
+const restAfter = 20
+
 // pageSize is how many records the search reads at once.
 const pageSize = 100
 
@@ -108,15 +112,18 @@ func (c *Completer) Run(ctx context.Context) error {
 	c.running = true
 	c.mu.Unlock()
 	defer c.rest()
-	tick := time.NewTicker(c.o.Every)
-	defer tick.Stop()
+	next := time.NewTimer(c.o.Every)
+	defer next.Stop()
 	for {
+		start := time.Now()
 		c.sweep(ctx)
+		took := time.Since(start)
+		next.Reset(max(c.o.Every-took, restAfter*took))
 		for swept := true; swept; {
 			select {
 			case <-ctx.Done():
 				return nil
-			case <-tick.C:
+			case <-next.C:
 				swept = false
 			case <-c.wake:
 				c.follow(ctx)

@@ -398,3 +398,56 @@ func TestRefusedOptions(t *testing.T) {
 		t.Error("a completer ran twice")
 	}
 }
+
+// slowList is a store in which a search takes long.
+type slowList struct {
+	semel.Store
+	takes time.Duration
+	lists atomic.Int32
+}
+
+func (s *slowList) Unwrap() semel.Store { return s.Store }
+
+func (s *slowList) List(ctx context.Context, _ semel.Filter) ([]semel.Record, error) {
+	s.lists.Add(1)
+	select {
+	case <-time.After(s.takes):
+		return nil, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// A search that takes long is followed by a long rest, and one that does not is made
+// Every so often; hints are followed meanwhile.
+func TestALongSearchIsFollowedByALongRest(t *testing.T) {
+	for _, c := range []struct {
+		takes time.Duration
+		want  int32 // searches in an hour
+	}{
+		{0, 360}, {100 * time.Millisecond, 360}, {time.Second, 3600/21 + 1}, {4 * time.Second, 3600/84 + 1},
+		{time.Hour, 3600/105 + 1}, // cut off after 5 s
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			slow := &slowList{Store: w.store, takes: c.takes}
+			g, err := semel.NewGuard(slow, semel.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			p := w.policy("charge", func(context.Context, semel.Unresolved) (semel.Settlement, error) { return done("x"), nil })
+			completer, stop := w.run(g, resolve.Options{Policies: []*semel.Policy{p}})
+			defer stop()
+			time.Sleep(time.Hour - time.Millisecond)
+			if got := slow.lists.Load(); got < c.want-1 || got > c.want {
+				t.Errorf("a search takes %v: %d searches in an hour, want %d", c.takes, got, c.want)
+			}
+			w.doubt("k", p)
+			completer.Suspect(g.Digest(ask("k", p).Key))
+			time.Sleep(min(6*time.Second, c.takes+time.Second))
+			if len(w.told(resolve.Settled)) != 1 {
+				t.Errorf("a search takes %v: a hint was not followed meanwhile", c.takes)
+			}
+		})
+	}
+}

@@ -14,7 +14,8 @@ type Options struct {
 	// Policies are those with a resolver. Each has a name of its own: it is by the
 	// name that a record tells which resolver to ask, also after a restart.
 	Policies []*semel.Policy
-	// Every is how often the store is searched for keys in doubt. Default 10 s.
+	// Every is how often the store is searched for keys in doubt. After a search there
+	// is none for at least 20 times as long as it took. Default 10 s.
 	Every time.Duration
 	// After is how long a key has to be in doubt before its resolver is asked. A
 	// handler that gave up leaves its key in doubt at once, while its request may
