@@ -4,11 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"net/url"
 	"slices"
 	"time"
 
 	"github.com/semelhq/semel"
+	"github.com/semelhq/semel/lifecycle"
 	"github.com/semelhq/semel/semelhttp"
 )
 
@@ -39,6 +41,13 @@ type Config struct {
 	// hidden. It tells the matches of all routes. Default /.well-known/semel/policy;
 	// "none" for nowhere.
 	PolicyPath string
+	// Lifecycle says how Serve keeps the store of Guard small: gateways that share it
+	// take turns. Policies is set to those of the routes. Growth is measured where the
+	// store can measure itself; in others it takes a walk through the records, so there
+	// it is measured if Growth is set. Default: see lifecycle.Options.
+	Lifecycle lifecycle.Options
+	// Metrics is served by the admin listener at /metrics. Default: nothing is.
+	Metrics http.Handler
 	// Drain is how long Serve waits for running requests when it is told to stop.
 	// Default 30 s.
 	Drain time.Duration

@@ -6,8 +6,10 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"time"
 
 	"github.com/semelhq/semel"
+	"github.com/semelhq/semel/lifecycle"
 	"github.com/semelhq/semel/semelhttp"
 )
 
@@ -83,5 +85,28 @@ func Observe(log *slog.Logger) func(semel.Event) {
 			args = append(args, "error", e.Err)
 		}
 		log.Log(context.Background(), level, text, args...)
+	}
+}
+
+// observeSweeper logs what was forgotten, archived and dropped, and what failed.
+func observeSweeper(log *slog.Logger, e lifecycle.Event) {
+	day := e.Day.Format(time.DateOnly)
+	switch e.Kind {
+	case lifecycle.Swept:
+		log.Debug("swept", "records", e.Pass.Swept, "batches", e.Pass.Batches, "drained", e.Pass.Drained, "took", e.Pass.Took.String(), "busy", e.Pass.Busy.String())
+	case lifecycle.Measured:
+		log.Debug("measured", "records", e.Growth.Records, "bytes", e.Growth.Bytes, "behind", e.Growth.Lag.String())
+	case lifecycle.Archived:
+		log.Info("a day of the journal is in the archive", "day", day, "name", e.Name, "lines", e.Lines)
+	case lifecycle.Dropped:
+		log.Info("a day of the journal was dropped from the store", "day", day)
+	case lifecycle.Lost:
+		log.Warn("sweeping was cut off; another gateway goes on", "error", e.Err)
+	case lifecycle.Failed:
+		args := []any{"error", e.Err}
+		if !e.Day.IsZero() {
+			args = append(args, "day", day)
+		}
+		log.Warn("the store could not be kept small; it is tried again", args...)
 	}
 }

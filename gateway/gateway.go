@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/semelhq/semel"
+	"github.com/semelhq/semel/lifecycle"
 	"github.com/semelhq/semel/resolve"
 	"github.com/semelhq/semel/semelhttp"
 )
@@ -30,12 +31,15 @@ type Gateway struct {
 	// client asks the upstream what became of requests.
 	client     *http.Client
 	completing map[*semel.Guard]*resolve.Completer
-	draining   atomic.Bool
+	// sweeper is nil where there is nothing to sweep.
+	sweeper  *lifecycle.Sweeper
+	draining atomic.Bool
 }
 
 // route is a Route, composed.
 type route struct {
 	pattern
+	policy  semel.Policy
 	handler *semelhttp.Handler
 	status  http.Handler
 	asker   *asker // nil if there is no resolver
@@ -72,6 +76,9 @@ func New(c Config) (*Gateway, error) {
 	if len(wrong) == 0 {
 		g.policies = semelhttp.Policies(g.Policies(), g.Policy)
 		if err := g.completers(asked); err != nil {
+			wrong = append(wrong, fmt.Errorf("gateway: %w", err))
+		}
+		if g.sweeper, err = g.newSweeper(); err != nil {
 			wrong = append(wrong, fmt.Errorf("gateway: %w", err))
 		}
 	}
@@ -114,7 +121,7 @@ func (g *Gateway) compose(r Route, buffers *buffers) (route, error) {
 	if err != nil {
 		return route{}, err
 	}
-	return route{p, h, h.Status(), asker}, nil
+	return route{p, r.Options.Policy, h, h.Status(), asker}, nil
 }
 
 // unknownIfPanics makes a panic of the proxy what it is: a defect of ours after

@@ -137,7 +137,7 @@ func resolving(t *testing.T, upstream http.Handler, change func(*Resolver)) *doo
 	d := open(t, serve(t, upstream), func(c *Config) {
 		c.Routes = append([]Route{{Match: "POST /charges", Resolve: x, Options: semelhttp.Options{Scope: semelhttp.HeaderScope("X-Tenant")}}}, c.Routes...)
 	})
-	t.Cleanup(d.complete(t.Context()))
+	t.Cleanup(d.background(t.Context()))
 	return d
 }
 

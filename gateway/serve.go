@@ -13,14 +13,14 @@ import (
 	"time"
 
 	"github.com/semelhq/semel"
+	"github.com/semelhq/semel/lifecycle"
 )
 
 const (
 	readHeaderTimeout = 10 * time.Second
 	idleTimeout       = 2 * time.Minute
 	maxHeader         = 64 << 10 // bytes of a request's head
-	sweepEvery        = time.Minute
-	sweepBatch        = 500
+	trimEvery         = time.Minute
 	readyWithin       = time.Second
 )
 
@@ -44,9 +44,9 @@ func (g *Gateway) Serve(ctx context.Context, public, admin net.Listener) error {
 	if admin != nil {
 		running.Go(func() { failed <- aside.Serve(admin) })
 	}
-	sweeping, stop := context.WithCancel(context.WithoutCancel(ctx))
-	running.Go(func() { g.sweep(sweeping) })
-	quiet := g.complete(sweeping)
+	trimming, stop := context.WithCancel(context.WithoutCancel(ctx))
+	running.Go(func() { g.trim(trimming) })
+	quiet := g.background(ctx)
 
 	var err error
 	select {
@@ -67,21 +67,64 @@ func (g *Gateway) Serve(ctx context.Context, public, admin net.Listener) error {
 	return err
 }
 
-// complete has unknown outcomes looked into. quiet ends that, and waits for it.
-func (g *Gateway) complete(ctx context.Context) (quiet func()) {
-	ctx, cancel := context.WithCancel(ctx)
+// background has unknown outcomes looked into, and the store kept small. quiet ends
+// both, and waits for it. Sweeping ends with ctx already: requests that are still
+// running need the store, and another gateway goes on sweeping.
+func (g *Gateway) background(ctx context.Context) (quiet func()) {
+	completing, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	sweeping, stop := context.WithCancel(ctx)
 	var running sync.WaitGroup
+	if g.sweeper != nil {
+		running.Go(func() { _ = g.sweeper.Run(sweeping) }) // what fails is told to observeSweeper
+	}
 	for _, c := range g.completing {
 		running.Go(func() {
-			if err := c.Run(ctx); err != nil {
+			if err := c.Run(completing); err != nil {
 				g.log.Error("unknown outcomes are not looked into", "error", err)
 			}
 		})
 	}
 	return func() {
 		cancel()
+		stop()
 		running.Wait()
 	}
+}
+
+// newSweeper gives what keeps the store small; nil where there is nothing to do:
+// records end by themselves, and the rest is not wanted.
+func (g *Gateway) newSweeper() (*lifecycle.Sweeper, error) {
+	store, o := g.config.Guard.Store(), g.config.Lifecycle
+	_, sweeps := semel.As[semel.Sweeper](store)
+	if _, measures := semel.As[semel.Measurer](store); o.Growth == 0 && !measures {
+		o.Growth = -1
+	}
+	if !sweeps && o.Journal == 0 && o.Archive == nil && o.Growth < 0 {
+		return nil, nil
+	}
+	o.Policies = nil
+	for i := range g.routes {
+		p := g.routes[i].policy
+		o.Policies = append(o.Policies, &p)
+	}
+	told := o.Observe
+	o.Observe = func(e lifecycle.Event) {
+		observeSweeper(g.log, e)
+		if told != nil {
+			told(e)
+		}
+	}
+	return lifecycle.New(g.config.Guard, o)
+}
+
+// Growth gives how much the store of Config.Guard holds and what that will come to,
+// as it was measured last; false if this gateway has not measured, because another
+// one does, or because it is not wanted.
+func (g *Gateway) Growth() (lifecycle.Growth, bool) {
+	if g.sweeper == nil {
+		return lifecycle.Growth{}, false
+	}
+	return g.sweeper.Growth()
 }
 
 // drain waits for what runs, and then breaks it off. quiet ends what would go on
@@ -128,24 +171,16 @@ func (g *Gateway) guards() []*semel.Guard {
 	return out
 }
 
-// sweep lets the store forget what has expired, a little at a time.
-func (g *Gateway) sweep(ctx context.Context) {
-	tick := time.NewTicker(sweepEvery)
+// trim closes connections to the upstream that nobody has used for long.
+func (g *Gateway) trim(ctx context.Context) {
+	tick := time.NewTicker(trimEvery)
 	defer tick.Stop()
-	sweeper, can := semel.As[semel.Sweeper](g.config.Guard.Store())
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-		}
-		g.sender.pool.trim()
-		for n := sweepBatch; can && n == sweepBatch && ctx.Err() == nil; {
-			var err error
-			if n, err = sweeper.Sweep(ctx, sweepBatch); err != nil && ctx.Err() == nil {
-				g.log.Warn("expired records could not be swept; they are tried again in a minute", "error", err)
-				break
-			}
+			g.sender.pool.trim()
 		}
 	}
 }
@@ -153,7 +188,8 @@ func (g *Gateway) sweep(ctx context.Context) {
 // Admin gives GET /healthz, which answers as long as the process runs, and GET
 // /readyz, which answers 200 if the gateway takes requests: its store answers
 // within a second, and it is not draining. It does not ask the upstream: whether
-// that is there is for the clients to see. Keep it from strangers.
+// that is there is for the clients to see. At /metrics it has Config.Metrics. Keep
+// it from strangers.
 func (g *Gateway) Admin() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
@@ -173,6 +209,9 @@ func (g *Gateway) Admin() http.Handler {
 		}
 		tell(w, http.StatusOK, "ready")
 	})
+	if g.config.Metrics != nil {
+		mux.Handle("GET /metrics", g.config.Metrics)
+	}
 	return mux
 }
 
