@@ -131,7 +131,7 @@ func (s *plain) Measure(context.Context) (semel.Measure, error) {
 			m.OldestPending = r.WrittenAt
 		}
 		due := r.Expires()
-		if r.Replay > 0 && r.WrittenAt.Add(r.Replay).Before(due) {
+		if s.flaw != "what is spent is not due" && r.Replay > 0 && r.WrittenAt.Add(r.Replay).Before(due) {
 			due = r.WrittenAt.Add(r.Replay)
 		}
 		if r.State != semel.Pending && !m.At.Before(due) && (m.Overdue.IsZero() || due.Before(m.Overdue)) {

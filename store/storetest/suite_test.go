@@ -84,6 +84,7 @@ func TestFlaws(t *testing.T) {
 		{"drops today", "days/today is not dropped"},
 		{"lines of all days in each", "days/each has its own lines"},
 		{"measures nothing", "measure/counts records"},
+		{"what is spent is not due", "measure/tells of a result that waits for the sweeper"},
 		{"the newest pending record", "measure/tells the oldest pending record"},
 		{"the limit counts what is looked at", "list/page by page, filtered"},
 		{"a list has no order", "list/gives every record whole, in order"},

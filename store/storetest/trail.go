@@ -164,6 +164,7 @@ func measureChecks() []check {
 		{"counts records", 0, measureCounts},
 		{"tells the oldest pending record", 0, measureOldest},
 		{"tells what the sweeper is behind with", Sweeps, measureOverdue},
+		{"tells of a result that waits for the sweeper", Sweeps, measureSpent},
 	}
 }
 
@@ -224,6 +225,20 @@ func measureOverdue(e *env) {
 	e.pass(coarsest)
 	if m := e.measure(); m.Overdue.IsZero() || m.Overdue.Sub(r.Expires()).Abs() > coarsest {
 		e.Fatalf("what is due has been so since %v, want %v", m.Overdue, r.Expires())
+	}
+	e.sweep(100, 1)
+	if m := e.measure(); !m.Overdue.IsZero() {
+		e.Fatalf("after a sweep something is due since %v", m.Overdue)
+	}
+}
+
+func measureSpent(e *env) {
+	e.measure()
+	e.insert(e.complete(e.pending("kept")))
+	r := e.spent("k", "receipt")
+	over := r.WrittenAt.Add(r.Replay)
+	if m := e.measure(); m.Overdue.IsZero() || m.Overdue.Sub(over).Abs() > coarsest {
+		e.Fatalf("what is due has been so since %v, want %v", m.Overdue, over)
 	}
 	e.sweep(100, 1)
 	if m := e.measure(); !m.Overdue.IsZero() {
