@@ -23,6 +23,7 @@ import (
 	"github.com/semelhq/semel/bench/herd"
 	"github.com/semelhq/semel/bench/internal/child"
 	"github.com/semelhq/semel/bench/internal/rounds"
+	"github.com/semelhq/semel/bench/lifetime"
 	"github.com/semelhq/semel/bench/postgres"
 	"github.com/semelhq/semel/bench/proxy"
 	"github.com/semelhq/semel/bench/redis"
@@ -49,17 +50,24 @@ func benches(largest uint64) []bench {
 		{"p11", proxy.Durable},
 		{"p12", herd.Run},
 		{"p12", herd.Shared},
-		{"p16", func(ctx context.Context, w io.Writer, programs *child.Programs, o rounds.Options) ([]rounds.Result, error) {
-			return growth.Run(ctx, w, programs, o, largest)
-		}},
+		{"p15", lifetime.Run},
+		{"p16-sqlite", grown(growth.SQLite, largest)},
+		{"p16-postgres", grown(growth.Postgres, largest)},
+	}
+}
+
+// grown is a bench that measures stores of up to largest records.
+func grown(run func(context.Context, io.Writer, *child.Programs, rounds.Options, uint64) ([]rounds.Result, error), largest uint64) func(context.Context, io.Writer, *child.Programs, rounds.Options) ([]rounds.Result, error) {
+	return func(ctx context.Context, w io.Writer, programs *child.Programs, o rounds.Options) ([]rounds.Result, error) {
+		return run(ctx, w, programs, o, largest)
 	}
 }
 
 func main() {
-	only := flag.String("only", "", "comma-separated `names` of the benches to run, such as p8,p10; empty runs all")
+	only := flag.String("only", "", "comma-separated `names` of the benches to run, such as p8,p16-sqlite; empty runs all")
 	count := flag.Int("rounds", 5, "how often each comparison is made")
 	seconds := flag.Float64("seconds", 1, "how long each side is measured in each round; P9 and P12 have lengths of their own")
-	largest := flag.Uint64("largest", 1_000_000, "how many records the largest store of P16 holds")
+	largest := flag.Uint64("largest", 1_000_000, "how many records the largest store of P16 holds, in SQLite a million at most")
 	asJSON := flag.Bool("json", false, "print one JSON object; the rounds go to standard error")
 	flag.Parse()
 	// What is started has to be ended, also if this is interrupted.
@@ -95,7 +103,8 @@ func run(ctx context.Context, w io.Writer, benches []bench, names []string, o ro
 	}
 	defer func() { err = errors.Join(err, programs.Close()) }()
 	for _, b := range benches {
-		if len(names) > 0 && !slices.Contains(names, b.name) {
+		line, _, _ := strings.Cut(b.name, "-")
+		if len(names) > 0 && !slices.Contains(names, b.name) && !slices.Contains(names, line) {
 			continue
 		}
 		of, failed := b.run(ctx, w, programs, o)

@@ -18,6 +18,7 @@ import (
 	"github.com/semelhq/semel"
 	"github.com/semelhq/semel/adapter/postgres"
 	"github.com/semelhq/semel/adapter/sqlite"
+	"github.com/semelhq/semel/bench/internal/bulk"
 	"github.com/semelhq/semel/bench/internal/child"
 	"github.com/semelhq/semel/bench/internal/pairs"
 	"github.com/semelhq/semel/bench/internal/rounds"
@@ -36,31 +37,38 @@ const (
 type grown struct {
 	store semel.Store
 	held  uint64
+	fill  func() error
 	bytes func() (int64, error)
+	with  string // what the bytes count
 	close func() error
 }
 
-// Run measures stores of up to largest records.
-func Run(ctx context.Context, w io.Writer, programs *child.Programs, o rounds.Options, largest uint64) ([]rounds.Result, error) {
-	o.For = max(o.For, atLeast)
+// mostInSQLite is the largest store that SQLite is measured with.
+const mostInSQLite = 1_000_000
+
+// SQLite measures stores of up to largest records, and a million at most.
+func SQLite(ctx context.Context, w io.Writer, programs *child.Programs, o rounds.Options, largest uint64) ([]rounds.Result, error) {
 	dir := filepath.Join(programs.Dir(), "growth")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	results, err := measure(ctx, w, o, "SQLite", largest, func(held uint64) (*grown, error) { return openSQLite(dir, held) })
+	return measure(ctx, w, o, "SQLite", min(largest, mostInSQLite), func(held uint64) (*grown, error) { return openSQLite(dir, held) })
+}
+
+// Postgres measures stores of up to largest records. They are loaded as rows, without
+// their lines in the journal.
+func Postgres(ctx context.Context, w io.Writer, programs *child.Programs, o rounds.Options, largest uint64) ([]rounds.Result, error) {
+	db, err := server.StartPostgres(filepath.Join(programs.Dir(), "growing"), server.PostgresOptions{Settings: bulk.Server()})
 	if err != nil {
-		return results, err
+		return nil, err
 	}
-	db, err := server.StartPostgres(filepath.Join(programs.Dir(), "growing"), server.PostgresOptions{})
-	if err != nil {
-		return results, err
-	}
-	more, err := measure(ctx, w, o, "PostgreSQL", largest, func(held uint64) (*grown, error) { return openPostgres(ctx, db.URL("postgres"), held) })
-	return append(results, more...), errors.Join(err, db.Stop())
+	results, err := measure(ctx, w, o, "PostgreSQL", largest, func(held uint64) (*grown, error) { return openPostgres(ctx, db.URL("postgres"), held) })
+	return results, errors.Join(err, db.Stop())
 }
 
 // measure compares the sizes of one store.
 func measure(ctx context.Context, w io.Writer, o rounds.Options, name string, largest uint64, open func(held uint64) (*grown, error)) (results []rounds.Result, err error) {
+	o.For = max(o.For, atLeast)
 	fmt.Fprintf(w, "\nP16 %s as it grows, %d callers, the same store at each size\n", name, callers)
 	var counter pairs.Counter
 	counter.Skip(10 * largest)
@@ -72,15 +80,14 @@ func measure(ctx context.Context, w io.Writer, o rounds.Options, name string, la
 			return nil, err
 		}
 		defer func() { err = errors.Join(err, g.close()) }()
-		batcher, _ := semel.As[semel.Batcher](g.store)
-		if err := pairs.Fill(batcher, 0, held); err != nil {
+		if err := g.fill(); err != nil {
 			return nil, err
 		}
 		size, err := g.bytes()
 		if err != nil {
 			return nil, err
 		}
-		fmt.Fprintf(w, "    %d records written in %v: %.0f bytes each, with their journal and indexes\n", held, time.Since(start).Round(time.Second), float64(size)/float64(held))
+		fmt.Fprintf(w, "    %d records written in %v: %.0f bytes each, with %s\n", held, time.Since(start).Round(time.Second), float64(size)/float64(held), g.with)
 		title := fmt.Sprintf("%d held", held)
 		pairSides = append(pairSides, counter.Side(title, callers, pairs.Of(g.store)))
 		duplicateSides = append(duplicateSides, counter.Side(title, callers, pairs.Duplicate(g.store, held)))
@@ -110,7 +117,7 @@ func openSQLite(dir string, held uint64) (*grown, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &grown{store, held, func() (int64, error) {
+	return &grown{store, held, func() error { return pairs.Fill(store, 0, held) }, func() (int64, error) {
 		info, err := os.Stat(path)
 		if err != nil {
 			return 0, err
@@ -120,7 +127,7 @@ func openSQLite(dir string, held uint64) (*grown, error) {
 			return 0, err
 		}
 		return info.Size() + log.Size(), nil
-	}, store.Close}, nil
+	}, "their journal and indexes", store.Close}, nil
 }
 
 func openPostgres(ctx context.Context, url string, held uint64) (*grown, error) {
@@ -129,14 +136,16 @@ func openPostgres(ctx context.Context, url string, held uint64) (*grown, error) 
 	if err != nil {
 		return nil, err
 	}
-	return &grown{store, held, func() (size int64, err error) {
+	fill := func() error {
+		return bulk.Load(ctx, url, schema, held, 0, func(i uint64) semel.Record { return pairs.Finished(pairs.Record(i)) })
+	}
+	return &grown{store, held, fill, func() (size int64, err error) {
 		conn, err := pgx.Connect(ctx, url)
 		if err != nil {
 			return 0, err
 		}
 		defer conn.Close(ctx)
-		err = conn.QueryRow(ctx, `SELECT sum(pg_total_relation_size(c.oid))::bigint FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-			WHERE n.nspname = $1 AND c.relkind IN ('r', 'm')`, schema).Scan(&size)
+		err = conn.QueryRow(ctx, `SELECT pg_total_relation_size($1::regclass)`, schema+".records").Scan(&size)
 		return size, err
-	}, store.Close}, nil
+	}, "their indexes", store.Close}, nil
 }
