@@ -18,7 +18,7 @@ import (
 // trying.
 type PolicyDocument struct {
 	Name        string            `json:"name,omitempty"`
-	Methods     []string          `json:"methods"`
+	Methods     []string          `json:"methods,omitempty"`
 	Class       string            `json:"class"`
 	Key         KeyPolicy         `json:"key"`
 	Fingerprint FingerprintPolicy `json:"fingerprint"`
