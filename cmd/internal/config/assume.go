@@ -130,7 +130,7 @@ func (s *Settings) Facts(store lifecycle.StoreFacts) lifecycle.Facts {
 		store.Known, store.Survives = true, *s.StoreSurvives
 		store.Durability = "as the file says"
 	}
-	facts := lifecycle.Facts{Store: store, Drain: s.Drain}
+	facts := lifecycle.Facts{Store: store, Journal: s.Lifecycle.Journal, Drain: s.Drain}
 	for _, r := range append(slices.Clone(s.Routes), s.Default) {
 		p := lifecycle.PolicyFacts{
 			Policy: r.options().Policy, KeyOptional: !r.Require && !r.DeriveKey, KeyDerived: r.DeriveKey, FailOpen: r.FailOpen,
@@ -161,6 +161,9 @@ func (s *Settings) Place(f lifecycle.Finding) (line, column int) {
 
 func (s *Settings) place(f lifecycle.Finding) *token.Token {
 	r := &s.Default
+	if f.Field == "journal" {
+		return r.at[kept+f.Field]
+	}
 	for i := range s.Routes {
 		if s.Routes[i].Match == f.Policy {
 			r = &s.Routes[i]

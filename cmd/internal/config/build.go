@@ -62,7 +62,9 @@ func (s *Settings) Gateway() (gateway.Config, error) {
 		}
 		return nil
 	})
-	return c, f.all(wrong)
+	refused, err := s.checkLifecycle(&c)
+	f.problems = append(f.problems, refused...)
+	return c, f.all(append(wrong, err))
 }
 
 func parseUpstream(text string) (*url.URL, error) {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/semelhq/semel"
 	"github.com/semelhq/semel/gateway"
+	"github.com/semelhq/semel/lifecycle"
 )
 
 var update = flag.Bool("update", false, "write the transcripts in testdata anew")
@@ -77,6 +78,8 @@ func TestEverySetting(t *testing.T) {
 	charges.KeepHeaders, charges.NotDone = []string{"X-Request-Id", "Set-Cookie"}, []int{503}
 	charges.Fingerprint = Fingerprint{JSON: true, Include: []string{"/amount", "/currency"}, Headers: []string{"Content-Type"}}
 	forms.Match, forms.DeriveKey, forms.FailOpen, forms.Scope, forms.NotDone = "/forms*", true, true, Scope{Shared: true}, []int{}
+	telemetry := lifecycle.Telemetry
+	forms.tier, forms.Replay, forms.Remember = &telemetry, time.Hour, 24*time.Hour
 	forms.Fingerprint = Fingerprint{Form: true, ContentDigest: true}
 	payouts := rest
 	payouts.Match = "POST /v1/payouts"
@@ -89,7 +92,8 @@ func TestEverySetting(t *testing.T) {
 		Upstream: "http://127.0.0.1:3000/base", Listen: "127.0.0.1:8080", Admin: "127.0.0.1:7070", Store: "sqlite:/var/lib/semel/semel.db",
 		Cache:      "memory:16MiB,redis://cache:6379",
 		SecretFile: "/etc/semel/secret", Drain: time.Minute, UpstreamHost: "inner.example", TrustForwarded: true, LogLevel: "debug", LogFormat: "json", StatusPath: "/status", PolicyPath: "/policy",
-		Default: rest, Routes: []Route{charges, forms, payouts}, Source: "testdata/good.yaml",
+		Lifecycle: Lifecycle{Every: 30 * time.Second, Lease: 10 * time.Second, Share: 0.05, Journal: 90 * 24 * time.Hour, Archive: "/var/lib/semel/journal", Growth: 10 * time.Minute},
+		Default:   rest, Routes: []Route{charges, forms, payouts}, Source: "testdata/good.yaml",
 	}
 	if !reflect.DeepEqual(s, want) {
 		t.Errorf("got\n%+v\nwant\n%+v", s, want)

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/semelhq/semel/lifecycle"
 )
 
 // Field is one setting: a flag, a SEMEL_* variable and a name in the file.
@@ -119,6 +121,7 @@ func routeFields(d Route) []Field {
 		}},
 		{Name: "lease", Value: "TIME", Help: "how long a crash stays unnoticed", Default: formatDuration(d.Lease), set: parsed(above, func(_ *Settings, r *Route) *time.Duration { return &r.Lease })},
 		{Name: "wait", Value: "TIME", Help: "how long a copy waits for the first's answer", Default: formatDuration(d.Wait), set: parsed(parseDuration, func(_ *Settings, r *Route) *time.Duration { return &r.Wait })},
+		{Name: "tier", Value: "TIER", Help: "replay and remember: standard, financial, inventory, telemetry", set: parsed(parseTier, func(_ *Settings, r *Route) **lifecycle.Tier { return &r.tier })},
 		{Name: "replay", Value: "TIME", Help: "how long an answer can be had again", Default: formatDuration(d.Replay), set: parsed(above, func(_ *Settings, r *Route) *time.Duration { return &r.Replay })},
 		{Name: "remember", Value: "TIME", Help: "how long a key is refused a second run", Default: formatDuration(d.Remember), set: parsed(above, func(_ *Settings, r *Route) *time.Duration { return &r.Remember })},
 		{Name: "timeout", Value: "TIME", Help: "longest silence of the upstream, or 0", Default: formatDuration(d.Timeout), set: parsed(parseDuration, func(_ *Settings, r *Route) *time.Duration { return &r.Timeout })},

@@ -34,6 +34,8 @@ func Load(from Sources) (Settings, error) {
 		from.Lookup = os.LookupEnv
 	}
 	s := Defaults()
+	defaults := s.Default
+	s.Default.Replay, s.Default.Remember = 0, 0
 	s.Default.at = make(map[string]*token.Token)
 	f := &file{}
 	if from.File != "" {
@@ -62,6 +64,7 @@ func Load(from Sources) (Settings, error) {
 			wrong = append(wrong, fmt.Errorf("%s: %w", name, err))
 		}
 	}
+	s.Default.retain(&defaults)
 	f.checkAssumptions(&s.Default)
 	if routes != nil {
 		f.readRoutes(&s, routes)
@@ -90,10 +93,12 @@ func (f *file) readTop(s *Settings) (routes ast.Node) {
 			f.readQuota(&s.Default, e)
 		case e.name == "assumptions":
 			f.readAssumptions(s, &s.Default, e, true)
+		case e.name == "lifecycle":
+			f.readLifecycle(s, e)
 		case e.name == "resolve":
 			f.refuse(e.at, "a resolver belongs to a route: its path is that of one kind of request; set it under routes")
 		default:
-			f.set(e, fields, s, &s.Default, "here", "routes", "fingerprint", "quota", "assumptions")
+			f.set(e, fields, s, &s.Default, "here", "routes", "fingerprint", "quota", "assumptions", "lifecycle")
 		}
 	}
 	return routes
@@ -127,6 +132,7 @@ func (f *file) readRoutes(s *Settings, node ast.Node) {
 		}
 		r := s.Default
 		r.Match, r.at = "", maps.Clone(s.Default.at)
+		r.tier, r.Replay, r.Remember = nil, 0, 0
 		r.at["match"] = item.GetToken()
 		for _, e := range f.entries(m) {
 			switch e.name {
@@ -146,6 +152,7 @@ func (f *file) readRoutes(s *Settings, node ast.Node) {
 				f.routeSetting(e, fields, s, &r)
 			}
 		}
+		r.retain(&s.Default)
 		f.checkAssumptions(&r)
 		if r.Quota != nil && r.Quota != s.Default.Quota {
 			r.Quota.name = r.Match
@@ -159,7 +166,7 @@ func (f *file) readRoutes(s *Settings, node ast.Node) {
 }
 
 func (f *file) routeSetting(e entry, fields []Field, s *Settings, r *Route) {
-	if slices.ContainsFunc(Fields(), func(field Field) bool { return field.Name == e.name && !field.route }) {
+	if e.name == "lifecycle" || slices.ContainsFunc(Fields(), func(field Field) bool { return field.Name == e.name && !field.route }) {
 		f.refuse(e.at, "%q holds for the whole gateway; set it at the top level", e.name)
 		return
 	}

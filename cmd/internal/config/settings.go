@@ -33,6 +33,8 @@ type Settings struct {
 	// the store says of itself; nil: nothing.
 	StoreTraits   []semel.Trait
 	StoreSurvives *semel.Survival
+	// Lifecycle says how the store is kept small.
+	Lifecycle Lifecycle
 	// Source is the file that was read; empty if none.
 	Source string
 	file   *file
@@ -61,7 +63,8 @@ type Route struct {
 	Quota       *Quota            // nil if there is none; routes that take it from the top have the same
 	Assumptions lifecycle.Assumptions
 
-	at map[string]*token.Token // where a value was set, by name
+	tier *lifecycle.Tier         // of this level; nil if it names none
+	at   map[string]*token.Token // where a value was set, by name
 }
 
 // Fingerprint says what of a request must be equal for it to be the same.

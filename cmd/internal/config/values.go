@@ -47,6 +47,9 @@ func badDuration(text string) error {
 	return fmt.Errorf("%q is no duration; write it as 250ms, 30s, 24h or 7d", text)
 }
 
+// FormatDuration gives d as it is written in settings.
+func FormatDuration(d time.Duration) string { return formatDuration(d) }
+
 // formatDuration gives whole days as such, and no zero parts.
 func formatDuration(d time.Duration) string {
 	const day = 24 * time.Hour
