@@ -41,6 +41,8 @@ type grown struct {
 	bytes func() (int64, error)
 	with  string // what the bytes count
 	close func() error
+	// look tells what it costs to look around in it; nil: nothing.
+	look func(w io.Writer) error
 }
 
 // mostInSQLite is the largest store that SQLite is measured with.
@@ -88,6 +90,11 @@ func measure(ctx context.Context, w io.Writer, o rounds.Options, name string, la
 			return nil, err
 		}
 		fmt.Fprintf(w, "    %d records written in %v: %.0f bytes each, with %s\n", held, time.Since(start).Round(time.Second), float64(size)/float64(held), g.with)
+		if g.look != nil {
+			if err := g.look(w); err != nil {
+				return nil, err
+			}
+		}
 		title := fmt.Sprintf("%d held", held)
 		pairSides = append(pairSides, counter.Side(title, callers, pairs.Of(g.store)))
 		duplicateSides = append(duplicateSides, counter.Side(title, callers, pairs.Duplicate(g.store, held)))
@@ -127,7 +134,7 @@ func openSQLite(dir string, held uint64) (*grown, error) {
 			return 0, err
 		}
 		return info.Size() + log.Size(), nil
-	}, "their journal and indexes", store.Close}, nil
+	}, "their journal and indexes", store.Close, nil}, nil
 }
 
 func openPostgres(ctx context.Context, url string, held uint64) (*grown, error) {
@@ -147,5 +154,25 @@ func openPostgres(ctx context.Context, url string, held uint64) (*grown, error) 
 		defer conn.Close(ctx)
 		err = conn.QueryRow(ctx, `SELECT pg_total_relation_size($1::regclass)`, schema+".records").Scan(&size)
 		return size, err
-	}, "their indexes", store.Close}, nil
+	}, "their indexes", store.Close, func(w io.Writer) error { return look(ctx, w, store) }}, nil
+}
+
+// look searches for what is in doubt, and measures, twice: the first time all
+// records are read.
+func look(ctx context.Context, w io.Writer, store *postgres.Store) error {
+	for _, when := range [...]string{"first", "then"} {
+		start := time.Now()
+		if _, err := store.List(ctx, semel.Filter{InDoubt: true}); err != nil {
+			return err
+		}
+		listed := time.Since(start)
+		start = time.Now()
+		m, err := store.Measure(ctx)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(w, "      %-5s what is in doubt listed in %s, measured in %s: %d records (estimated: %t), %d bytes\n",
+			when, rounds.Short(listed), rounds.Short(time.Since(start)), m.Records, m.Estimated, m.Bytes)
+	}
+	return nil
 }

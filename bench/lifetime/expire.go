@@ -79,35 +79,10 @@ func expire(ctx context.Context, w io.Writer, url string, o rounds.Options) (_ [
 	if _, err := side(ctx, slice); err != nil { // connections, plans
 		return nil, err
 	}
-	line := rounds.Result{ID: "P15", What: "p99 of requests while the sweeper runs", Against: "without it", Unit: "x", Goal: 1.10, AtMost: true}
-	var all [2]rounds.Sample
-	swept, sweeping := 0, time.Duration(0)
-	for round := range o.Filled().Rounds {
-		var of [2]rounds.Sample
-		for turn := range 4 {
-			with := (turn + turn/2 + round) % 2 // 0 1 1 0, then 1 0 0 1
-			var s rounds.Sample
-			n := 0
-			if with == 0 {
-				s, err = side(ctx, slice)
-			} else {
-				s, n, err = beside(ctx, store, side)
-				swept, sweeping = swept+n, sweeping+slice
-			}
-			if err != nil {
-				return nil, err
-			}
-			of[with].Add(&s)
-			all[with].Add(&s)
-		}
-		ratio := float64(of[1].Quantile(0.99)) / float64(of[0].Quantile(0.99))
-		line.Rounds = append(line.Rounds, ratio)
-		fmt.Fprintf(w, "    round %d  without: p50 %s p99 %s   with: p50 %s p99 %s   %.2fx\n", round+1, rounds.Short(of[0].Quantile(0.5)), rounds.Short(of[0].Quantile(0.99)),
-			rounds.Short(of[1].Quantile(0.5)), rounds.Short(of[1].Quantile(0.99)), ratio)
+	line, swept, err := turns(ctx, w, store, side, o)
+	if err != nil {
+		return nil, err
 	}
-	line.Reached = rounds.Median(line.Rounds)
-	fmt.Fprintf(w, "    all: without p99 %s p99.9 %s, with p99 %s p99.9 %s; %d swept in %v beside the requests, %.0f/s\n", rounds.Short(all[0].Quantile(0.99)), rounds.Short(all[0].Quantile(0.999)),
-		rounds.Short(all[1].Quantile(0.99)), rounds.Short(all[1].Quantile(0.999)), swept, sweeping, float64(swept)/sweeping.Seconds())
 	start, rest := time.Now(), 0
 	for {
 		n, err := store.Sweep(ctx, 10*sweepBatch)
@@ -123,6 +98,42 @@ func expire(ctx context.Context, w io.Writer, url string, o rounds.Options) (_ [
 		return nil, fmt.Errorf("%d were swept, want %d", swept+rest, expiring)
 	}
 	return []rounds.Result{line}, nil
+}
+
+// turns measures requests with and without the sweeper, in turn, and tells how many
+// records it swept.
+func turns(ctx context.Context, w io.Writer, store semel.Sweeper, side func(context.Context, time.Duration) (rounds.Sample, error), o rounds.Options) (rounds.Result, int, error) {
+	line := rounds.Result{ID: "P15", What: "p99 of requests while the sweeper runs", Against: "without it", Unit: "x", Goal: 1.10, AtMost: true}
+	var all [2]rounds.Sample
+	swept, sweeping := 0, time.Duration(0)
+	for round := range o.Filled().Rounds {
+		var of [2]rounds.Sample
+		for turn := range 4 {
+			with := (turn + turn/2 + round) % 2 // 0 1 1 0, then 1 0 0 1
+			var s rounds.Sample
+			var n int
+			var err error
+			if with == 0 {
+				s, err = side(ctx, slice)
+			} else {
+				s, n, err = beside(ctx, store, side)
+				swept, sweeping = swept+n, sweeping+slice
+			}
+			if err != nil {
+				return line, swept, err
+			}
+			of[with].Add(&s)
+			all[with].Add(&s)
+		}
+		ratio := float64(of[1].Quantile(0.99)) / float64(of[0].Quantile(0.99))
+		line.Rounds = append(line.Rounds, ratio)
+		fmt.Fprintf(w, "    round %d  without: p50 %s p99 %s   with: p50 %s p99 %s   %.2fx\n", round+1, rounds.Short(of[0].Quantile(0.5)), rounds.Short(of[0].Quantile(0.99)),
+			rounds.Short(of[1].Quantile(0.5)), rounds.Short(of[1].Quantile(0.99)), ratio)
+	}
+	line.Reached = rounds.Median(line.Rounds)
+	fmt.Fprintf(w, "    all: without p99 %s p99.9 %s, with p99 %s p99.9 %s; %d swept in %v beside the requests, %.0f/s\n", rounds.Short(all[0].Quantile(0.99)), rounds.Short(all[0].Quantile(0.999)),
+		rounds.Short(all[1].Quantile(0.99)), rounds.Short(all[1].Quantile(0.999)), swept, sweeping, float64(swept)/sweeping.Seconds())
+	return line, swept, nil
 }
 
 // paced lets callers do pairs at a fixed rate, and measures each of the two requests
