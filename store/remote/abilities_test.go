@@ -84,6 +84,36 @@ func TestErrorsTravel(t *testing.T) {
 	}
 }
 
+// TestMeasureTravels: a measure arrives as it is, and so does what went wrong.
+func TestMeasureTravels(t *testing.T) {
+	if _, ok := semel.As[semel.Measurer](dial(t, serve(t, bare{memory.New(memory.Options{})}), remote.Options{})); ok {
+		t.Error("a store that measures nothing is a Measurer here")
+	}
+	for _, want := range []measured{
+		{m: semel.Measure{At: time.Unix(5, 6), Bytes: -1, JournalBytes: -1}},
+		{m: semel.Measure{At: time.Unix(5, 6), Records: 1 << 40, Estimated: true, Bytes: 3, JournalBytes: 4, OldestPending: time.Unix(1, 2), Overdue: time.Unix(3, 4)}},
+		{err: semel.ErrUnavailable},
+	} {
+		want.Store = memory.New(memory.Options{})
+		far, ok := semel.As[semel.Measurer](dial(t, serve(t, want), remote.Options{}))
+		if !ok {
+			t.Fatal("the far store is no Measurer here")
+		}
+		m, err := far.Measure(t.Context())
+		if m != want.m || !errors.Is(err, want.err) {
+			t.Errorf("got %+v, %v; want %+v, %v", m, err, want.m, want.err)
+		}
+	}
+}
+
+type measured struct {
+	semel.Store
+	m   semel.Measure
+	err error
+}
+
+func (s measured) Measure(context.Context) (semel.Measure, error) { return s.m, s.err }
+
 // TestUnconfirmedTravels: so does the mark of a reading that is not sure.
 func TestUnconfirmedTravels(t *testing.T) {
 	far := dial(t, serve(t, unconfirmed{memory.New(memory.Options{})}), remote.Options{})

@@ -26,7 +26,7 @@ func FuzzOpen(f *testing.F) {
 	f.Add(seal(append(begin(nil, verbGet, requestID{1}), "payload"...)))
 	f.Add([]byte("SML"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		for v := verbGet; v <= verbWatch; v++ {
+		for v := verbGet; v <= lastVerb; v++ {
 			id, payload, err := open(b, v)
 			if err == nil && !bytes.Equal(b, seal(append(begin(nil, v, id), payload.b...))) {
 				t.Errorf("%x was taken for a message", b)
@@ -119,8 +119,9 @@ func FuzzHandler(f *testing.F) {
 	f.Add(byte(verbGet), make([]byte, 32))
 	f.Add(byte(verbList), appendFilter(nil, &semel.Filter{ID: "k", Limit: 3}))
 	f.Add(byte(verbSweep), make([]byte, 8))
+	f.Add(byte(verbMeasure-1), []byte(nil))
 	f.Fuzz(func(t *testing.T, which byte, payload []byte) {
-		v := verb(which%byte(verbWatch)) + 1
+		v := verb(which%byte(lastVerb)) + 1
 		message := seal(append(begin(nil, v, requestID{4}), payload...))
 		request := httptest.NewRequest(http.MethodPost, prefix+verbs[v], bytes.NewReader(message))
 		request.Header.Set("Authorization", "Bearer "+token)
@@ -161,6 +162,9 @@ func FuzzAnswer(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add([]byte{1, 0, 0, 0, 0, 1})
+	f.Add(appendMeasure([]byte{byte(done)}, &semel.Measure{At: time.Unix(2, 2), Records: -1}))
+	f.Add(append(appendMeasure([]byte{byte(done)}, &semel.Measure{At: time.Unix(2, 2)}), 0))
+	f.Add(appendMeasure([]byte{byte(done)}, &semel.Measure{At: time.Unix(2, 2), Records: 7, Estimated: true, Bytes: 4096, JournalBytes: -1, OldestPending: time.Unix(1, 1)}))
 	f.Fuzz(func(t *testing.T, payload []byte) {
 		answer = payload
 		ctx := t.Context()
@@ -173,12 +177,24 @@ func FuzzAnswer(f *testing.F) {
 				t.Errorf("List took %x", payload)
 			}
 		}
+		if measurer, ok := semel.As[semel.Measurer](far); ok {
+			m, err := measurer.Measure(ctx)
+			if err == nil && (len(payload) != 1+8+8+1+4*8 || m.At.IsZero() || m.Records < 0 || m.Bytes < -1 || m.JournalBytes < -1 || fmt.Sprint(m) != fmt.Sprint(again(m))) {
+				t.Errorf("Measure took %x for %+v", payload, m)
+			}
+		}
 		if sweeper, ok := semel.As[semel.Sweeper](far); ok {
 			if n, err := sweeper.Sweep(ctx, 7); err == nil && n < 0 {
 				t.Errorf("Sweep took %x", payload)
 			}
 		}
 	})
+}
+
+// again sends a measure once more.
+func again(m semel.Measure) semel.Measure {
+	c := cursor{b: appendMeasure(nil, &m)}
+	return c.measure()
 }
 
 // TestReadingOfAnother: a reading that does not say what was asked is bad.

@@ -54,13 +54,14 @@ type Handler struct {
 	options HandlerOptions
 	tokens  [][sha256.Size]byte
 	hello   []byte
-	serve   [verbWatch]func(ctx context.Context, in *cursor, out *reply) bool // by verb
+	serve   [lastVerb + 1]func(ctx context.Context, in *cursor, out *reply) bool // by verb
 
 	batcher semel.Batcher // each nil if the store is none
 	sweeper semel.Sweeper
 	lister  semel.Lister
 	journal semel.Journal
 	watcher semel.Watcher
+	measure semel.Measurer
 
 	watching chan struct{} // bounds the watches
 	closing  chan struct{}
@@ -120,6 +121,8 @@ func (h *Handler) learn() error {
 	has(journals, is)
 	h.watcher, is = semel.As[semel.Watcher](h.store)
 	has(watches, is)
+	h.measure, is = semel.As[semel.Measurer](h.store)
+	has(measures, is)
 	if describer, ok := semel.As[semel.Describer](h.store); ok {
 		d := describer.Describe()
 		hi.Description = &description{Survives: d.Survives.String(), Durability: d.Durability, Clock: d.Clock, Cautions: d.Cautions}
@@ -129,6 +132,7 @@ func (h *Handler) learn() error {
 	}
 	h.serve = [...]func(ctx context.Context, in *cursor, out *reply) bool{
 		verbGet: h.get, verbSwap: h.swap, verbMany: h.many, verbSweep: h.sweep, verbList: h.list, verbHistory: h.history,
+		verbMeasure: h.measured,
 	}
 	var err error
 	h.hello, err = json.Marshal(hi)
@@ -190,7 +194,7 @@ func (h *Handler) knows(headers []string) bool {
 
 func verbOf(path string) verb {
 	name, ok := strings.CutPrefix(path, prefix)
-	for v := verbGet; ok && v <= verbWatch; v++ {
+	for v := verbGet; ok && v <= lastVerb; v++ {
 		if verbs[v] == name {
 			return v
 		}

@@ -17,6 +17,7 @@ const (
 	lists    = "list"
 	journals = "journal"
 	watches  = "watch"
+	measures = "measure"
 )
 
 // chain puts one link for each ability in front of the core, so that semel.As
@@ -34,6 +35,9 @@ func chain(c *core, abilities []string) (s semel.Store) {
 	}
 	if slices.Contains(abilities, watches) {
 		s = &watcher{c, s}
+	}
+	if slices.Contains(abilities, measures) {
+		s = &measurer{c, s}
 	}
 	return s
 }

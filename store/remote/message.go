@@ -23,11 +23,14 @@ const (
 	verbList
 	verbHistory
 	verbWatch
+	verbMeasure
+	lastVerb = verbMeasure
 )
 
 // verbs names the verbs in paths.
 var verbs = [...]string{
 	verbGet: "get", verbSwap: "swap", verbMany: "many", verbSweep: "sweep", verbList: "list", verbHistory: "history", verbWatch: "watch",
+	verbMeasure: "measure",
 }
 
 const (
