@@ -1,0 +1,102 @@
+package postgres_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/semelhq/semel"
+	"github.com/semelhq/semel/adapter/postgres"
+)
+
+// TestX7SweepThroughCrashAndPromotion: the server is killed while it is swept, once
+// and comes back, then for good and its standby takes over. Late retries of a thousand
+// keys meet the answer or its tombstone and never nothing, until the keys' time is over;
+// what is pending stays.
+func TestX7SweepThroughCrashAndPromotion(t *testing.T) {
+	t.Parallel()
+	const keys = 1000
+	p := private(t, nil)
+	c, url := clockAt(t, p.URL("postgres"), "crash_clock", noon)
+	b := &bench{opened(t, url, "crash", postgres.Options{}), c, c.db, url}
+	records := b.many(t, "k", keys, nil)
+	claim := mustSwap(t, b, semel.Version{}, pending("pending"))
+	next := standby(t, p, true)
+
+	check := func(when string, s semel.Store, replay bool) {
+		t.Helper()
+		var wg sync.WaitGroup
+		for w := range 8 {
+			wg.Go(func() {
+				for i := w; i < keys; i += 8 {
+					retry := pending(records[i].Key.ID)
+					r, err := s.CompareAndSwap(t.Context(), semel.Version{}, retry)
+					if !errors.Is(err, semel.ErrConflict) || r.Record.Version != records[i].Version || r.Record.Code != 201 || replay && r.Record.Result == nil {
+						t.Errorf("%s a retry of %s met %+v, %v", when, retry.Key.ID, r.Record, err)
+						return
+					}
+				}
+			})
+		}
+		wg.Wait()
+		r, err := s.Get(t.Context(), claim.Digest)
+		if err != nil || r.Record.Version != claim.Version {
+			t.Errorf("%s the pending record is %+v, %v", when, r.Record, err)
+		}
+	}
+	check("before its replay ends", b, true)
+
+	// sweepAndKill kills a server in the middle of a sweep.
+	sweepAndKill := func(s *postgres.Store) {
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			for {
+				if n, err := s.Sweep(context.Background(), 50); err != nil || n == 0 {
+					return
+				}
+			}
+		}()
+		eventually(t, "something is swept", func() bool {
+			return number(t, c.db, `SELECT count(*) FROM crash.records WHERE state = 2 AND result IS NULL`) > 0
+		})
+		must(t, p.Kill())
+		<-done
+	}
+	c.set(t.Context(), noon.Add(25*time.Hour))
+	sweepAndKill(b.Store)
+	must(t, p.Start())
+	eventually(t, "the store is back", func() bool {
+		_, err := b.Get(t.Context(), claim.Digest)
+		return err == nil
+	})
+	check("after a crash in the sweep", b, false)
+	sweepAndKill(b.Store)
+	must(t, next.Promote())
+	c2, url := clockAt(t, next.URL("postgres"), "crash_clock", noon.Add(26*time.Hour))
+	s := opened(t, url, "crash", postgres.Options{})
+	check("after a promotion in the sweep", s, false)
+	drain(t, s)
+	if n := number(t, c2.db, `SELECT count(*) FROM crash.records WHERE state = 2 AND result IS NULL`); n < keys {
+		t.Errorf("%d tombstones, want %d", n, keys)
+	}
+	check("as a tombstone", s, false)
+	c2.set(t.Context(), noon.Add(73*time.Hour))
+	drain(t, s)
+	if n := number(t, c2.db, `SELECT count(*) FROM crash.records`); n != 1 {
+		t.Errorf("%d records are left, want the one that is pending", n)
+	}
+}
+
+func drain(t *testing.T, s *postgres.Store) {
+	t.Helper()
+	for n := 1; n > 0; {
+		var err error
+		if n, err = s.Sweep(t.Context(), 300); err != nil {
+			t.Fatal(fmt.Errorf("after the promotion: %w", err))
+		}
+	}
+}
