@@ -22,11 +22,11 @@ import (
 func policyCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "policy VERB",
-		Short: "check what the settings of a gateway promise",
+		Short: "check and show what the settings of a gateway promise",
 		Args:  checked(cobra.NoArgs),
 		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(policyCheckCommand())
+	c.AddCommand(policyCheckCommand(), policyShowCommand())
 	return c
 }
 
