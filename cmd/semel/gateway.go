@@ -1,18 +1,15 @@
 package main
 
 import (
-	"bytes"
-	"context"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"os"
-	"os/signal"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -20,6 +17,7 @@ import (
 
 	"github.com/semelhq/semel"
 	"github.com/semelhq/semel/cmd/internal/config"
+	"github.com/semelhq/semel/cmd/internal/serving"
 	"github.com/semelhq/semel/cmd/internal/stores"
 	"github.com/semelhq/semel/gateway"
 	"github.com/semelhq/semel/lifecycle"
@@ -123,8 +121,8 @@ func gatewayRun(c *cobra.Command, s config.Settings, validate bool) error {
 		return err
 	}
 	stderr := c.ErrOrStderr()
-	log, text := newLogger(stderr, s.LogLevel, s.LogFormat)
-	secret, err := readSecret(s.SecretFile, log)
+	log, text := serving.Logger(stderr, s.LogLevel, s.LogFormat)
+	secret, err := serving.Secret(s.SecretFile, log)
 	if err != nil {
 		return err
 	}
@@ -146,7 +144,7 @@ func gatewayRun(c *cobra.Command, s config.Settings, validate bool) error {
 	if composed.Guard, err = semel.NewGuard(store, options); err != nil {
 		return err
 	}
-	if err := s.SetQuotas(&composed, composed.Guard); err != nil {
+	if err := errors.Join(s.SetQuotas(&composed, composed.Guard), s.SetLifecycle(&composed, composed.Guard)); err != nil {
 		return usageError{err}
 	}
 	if err := failOpen(&s, store, &composed, options, log); err != nil {
@@ -161,7 +159,7 @@ func gatewayRun(c *cobra.Command, s config.Settings, validate bool) error {
 		adminAddress = admin.Addr().String()
 	}
 	announce(stderr, log, text, &s, store, public.Addr().String(), adminAddress)
-	ctx, stop := untilSignal(log, s.Drain)
+	ctx, stop := serving.UntilSignal(log, s.Drain)
 	defer stop()
 	if err := g.Serve(ctx, public, admin); err != nil {
 		return err
@@ -198,11 +196,12 @@ func failOpen(s *config.Settings, store *stores.Opened, composed *gateway.Config
 // line of JSON.
 func announce(stderr io.Writer, log *slog.Logger, text bool, s *config.Settings, store *stores.Opened, address, admin string) {
 	if text {
-		fmt.Fprintf(stderr, "semel gateway: listening on %s\n%s", reachable(address), describe(s, store, address, admin))
+		fmt.Fprintf(stderr, "semel gateway: listening on %s\n%s", serving.Reachable(address), describe(s, store, address, admin))
 		return
 	}
 	log.Info("listening", "address", address, "upstream", s.Upstream, "store", store.URL, "store_gives", store.Durability,
-		"survives", store.Survives.String(), "caches", store.Caches, "journal", store.Journal, "class", s.Default.Class.String(), "scope", s.Default.Scope.String(), "routes", len(s.Routes), "admin", admin)
+		"survives", store.Survives.String(), "caches", store.Caches, "journal", store.Journal, "journal_kept", s.Lifecycle.Journal.String(), "archive", s.Lifecycle.Archive, "sweeps", can[semel.Sweeper](store),
+		"replay", s.Default.Replay.String(), "remember", s.Default.Remember.String(), "class", s.Default.Class.String(), "scope", s.Default.Scope.String(), "routes", len(s.Routes), "admin", admin)
 	for _, caution := range store.Cautions {
 		log.Warn("the store: " + caution)
 	}
@@ -222,6 +221,7 @@ func describe(s *config.Settings, store *stores.Opened, address, admin string) s
 	if store != nil {
 		describeStore(line, store)
 	}
+	describeKept(line, s, store)
 	line("class", "%s", classInWords(s.Default.Class))
 	if s.Default.Scope.Shared {
 		line("scope", "shared: all clients are taken for one")
@@ -260,6 +260,42 @@ func describe(s *config.Settings, store *stores.Opened, address, admin string) s
 	return b.String()
 }
 
+// describeKept says how long what is kept, who forgets it, and what nobody does.
+// store is nil where it was not opened.
+func describeKept(line func(name, format string, args ...any), s *config.Settings, store *stores.Opened) {
+	own := ""
+	if n := s.OwnRetentions(); n > 0 {
+		own = fmt.Sprintf("; %d of the routes have times of their own", n)
+	}
+	line("keeps", "answers for %s, keys for %s%s", span(s.Default.Replay), span(s.Default.Remember), own)
+	l := &s.Lifecycle
+	switch {
+	case l.Journal > 0 && l.Archive != "":
+		line("", "the journal for %s by whole days, and then in %s", span(l.Journal), l.Archive)
+	case l.Journal > 0:
+		line("", "the journal for %s by whole days, and then nowhere: set archive to keep it", span(l.Journal))
+	case store == nil || can[semel.Days](store):
+		line("", "the journal for ever: set journal under lifecycle, or it grows without end")
+	}
+	if store != nil && !can[semel.Sweeper](store) {
+		line("sweeps", "nothing: records end by themselves in this store")
+	} else {
+		line("sweeps", "every %s, in at most %.3g %% of the time, in turns with other gateways", span(cmp.Or(l.Every, time.Minute)), 100*cmp.Or(l.Share, 0.1))
+	}
+	switch {
+	case l.Growth < 0:
+		line("", "growth is not measured")
+	case l.Growth == 0 && store != nil && !can[semel.Measurer](store):
+		line("", "growth is not measured: this store would have to be read for it; set growth")
+	}
+}
+
+// can tells whether a store has an ability.
+func can[T any](store *stores.Opened) bool {
+	_, ok := semel.As[T](store.Store)
+	return ok
+}
+
 // describeStore says what the store gives, and what to look at.
 func describeStore(line func(name, format string, args ...any), store *stores.Opened) {
 	line("", "%s", store.Durability)
@@ -286,101 +322,13 @@ func classInWords(c semel.Class) string {
 	return c.String()
 }
 
-// reachable gives an address as a URL that works from this machine.
-func reachable(address string) string {
-	host, port, err := net.SplitHostPort(address)
-	if ip := net.ParseIP(host); err == nil && ip != nil && ip.IsUnspecified() {
-		return "http://localhost:" + port + " (all addresses of this machine)"
-	}
-	return "http://" + address
-}
-
-// newLogger gives the logger, and whether it writes for people.
-func newLogger(w io.Writer, level, format string) (log *slog.Logger, text bool) {
-	var l slog.Level
-	_ = l.UnmarshalText([]byte(level)) // checked when it was read
-	options := &slog.HandlerOptions{Level: l}
-	if text = format == "text" || format == "auto" && isTerminal(w); text {
-		return slog.New(slog.NewTextHandler(w, options)), true
-	}
-	return slog.New(slog.NewJSONHandler(w, options)), false
-}
-
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
-}
-
-// leastSecret is how many bytes of a secret cannot be guessed.
-const leastSecret = 16
-
-func readSecret(path string, log *slog.Logger) ([]byte, error) {
-	if path == "" {
-		return nil, nil
-	}
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("the secret file cannot be read, and without it every key would be a new one: %w", err)
-	}
-	if data = bytes.TrimRight(data, "\r\n"); len(data) < leastSecret {
-		return nil, fmt.Errorf("the secret in %s has %d bytes; at least %d are needed: make one with `head -c 32 /dev/urandom | base64 > %[1]s`", path, len(data), leastSecret)
-	}
-	if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o004 != 0 {
-		log.Warn("every user of this machine can read the secret file; restrict it, as with chmod 600", "file", path)
-	}
-	return data, nil
-}
-
 // listenAll opens the listeners. admin is nil if there is none.
 func listenAll(s *config.Settings) (public, admin net.Listener, err error) {
-	if public, err = listen(s.Listen, "--listen"); err != nil || s.Admin == "" {
+	if public, err = serving.Listen(s.Listen, "--listen"); err != nil || s.Admin == "" {
 		return public, nil, err
 	}
-	if admin, err = listen(s.Admin, "--admin"); err != nil {
+	if admin, err = serving.Listen(s.Admin, "--admin"); err != nil {
 		_ = public.Close()
 	}
 	return public, admin, err
-}
-
-func listen(address, flag string) (net.Listener, error) {
-	l, err := net.Listen("tcp", address)
-	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, fmt.Errorf("cannot listen on %s: another program does already, perhaps another gateway: stop it, or take another port with %s", address, flag)
-	case errors.Is(err, syscall.EACCES):
-		return nil, fmt.Errorf("cannot listen on %s: this user may not; ports below 1024 need privileges, so take a higher one with %s", address, flag)
-	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return nil, fmt.Errorf("cannot listen on %s: this machine does not have that address; take another with %s, or :PORT for all", address, flag)
-	case err != nil:
-		return nil, fmt.Errorf("cannot listen on %s (%s): %w", address, flag, err)
-	}
-	return l, nil
-}
-
-// untilSignal gives a context that ends at the first SIGINT or SIGTERM. The
-// second ends the process at once.
-func untilSignal(log *slog.Logger, drain time.Duration) (context.Context, func()) {
-	ctx, cancel := context.WithCancel(context.Background())
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-	go func() {
-		select {
-		case <-signals:
-		case <-ctx.Done():
-			return
-		}
-		log.Info("stopping: running requests are finished first; a second signal stops at once", "at_most", drain.String())
-		cancel()
-		<-signals
-		log.Error("stopped at once; the keys of requests that were running are in doubt when their leases end")
-		os.Exit(exitFailed)
-	}()
-	return ctx, func() {
-		signal.Stop(signals)
-		cancel()
-	}
 }

@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/semelhq/semel"
+	"github.com/semelhq/semel/cmd/internal/serving"
 	"github.com/semelhq/semel/cmd/internal/stores"
 )
 
@@ -19,11 +21,9 @@ type listOptions struct {
 	json                       bool
 }
 
-// selfTest is the scope in which a guard tries its store at the start.
-const selfTest = "semel|self-test"
-
-// resolving is the scope of the claims under which keys in doubt are looked at.
-const resolving = "semel|resolve"
+// isOurs tells a record that a program has for itself, such as the claim of whoever
+// sweeps, from one of an operation.
+func isOurs(r *semel.Record) bool { return strings.HasPrefix(r.Key.Scope, "semel|") }
 
 const (
 	defaultLimit = 100
@@ -105,7 +105,7 @@ func (o *listOptions) run(c *cobra.Command) error {
 	l := lister{store: store, filter: filter, scope: o.scope, keep: func(r *semel.Record) bool {
 		// What is in doubt is pending for the store; what a gateway has in it for
 		// itself is nobody's operation.
-		return (o.state != "pending" || !r.InDoubt(now)) && (o.scope != "" || r.Key.Scope != selfTest && r.Key.Scope != resolving)
+		return (o.state != "pending" || !r.InDoubt(now)) && (o.scope != "" || !isOurs(r))
 	}}
 	records, more, damaged := l.page(c.Context(), o.limit)
 	if damaged != nil && !errors.Is(damaged, semel.ErrDamaged) {
@@ -175,7 +175,7 @@ func (o *listOptions) print(c *cobra.Command, records []semel.Record, more bool,
 
 // cell shortens what stands in a terminal; programs get all of it.
 func cell(p paper, text string, width int) string {
-	if !isTerminal(p.Writer) {
+	if !serving.IsTerminal(p.Writer) {
 		return text
 	}
 	return shorten(text, width)

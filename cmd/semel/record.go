@@ -11,6 +11,7 @@ import (
 	"github.com/charmbracelet/x/term"
 
 	"github.com/semelhq/semel"
+	"github.com/semelhq/semel/cmd/internal/serving"
 )
 
 // recordJSON is a record as --json prints it. Fields are added, never renamed.
@@ -151,7 +152,7 @@ type paper struct {
 }
 
 func newPaper(w io.Writer) paper {
-	return paper{w, isTerminal(w) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}
+	return paper{w, serving.IsTerminal(w) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}
 }
 
 func (p paper) paint(text string, style lipgloss.Style) string {

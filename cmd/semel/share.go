@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/semelhq/semel/cmd/internal/serving"
 	"github.com/semelhq/semel/cmd/internal/stores"
 	"github.com/semelhq/semel/store/remote"
 )
@@ -122,7 +123,7 @@ func (o *shareOptions) run(c *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	listener, err := listen(o.listen, "--listen")
+	listener, err := serving.Listen(o.listen, "--listen")
 	if err != nil {
 		return err
 	}
@@ -137,7 +138,7 @@ func (o *shareOptions) run(c *cobra.Command) error {
 		return err
 	}
 	stderr := c.ErrOrStderr()
-	log, _ := newLogger(stderr, "info", "auto")
+	log, _ := serving.Logger(stderr, "info", "auto")
 	scheme := "semel"
 	if secure == nil {
 		scheme = "semel+http"
@@ -148,7 +149,7 @@ func (o *shareOptions) run(c *cobra.Command) error {
 	describeStore(func(name, format string, args ...any) {
 		fmt.Fprintf(stderr, "  %-9s %s\n", name, fmt.Sprintf(format, args...))
 	}, store)
-	ctx, stop := untilSignal(log, shareDrain)
+	ctx, stop := serving.UntilSignal(log, shareDrain)
 	defer stop()
 	return errors.Join(serveStore(ctx, listener, handler), store.Close())
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/semelhq/semel/cmd/internal/serving"
 	"github.com/semelhq/semel/sim"
 )
 
@@ -273,7 +274,7 @@ func (o *simOptions) hunt(ctx context.Context, out, errOut io.Writer) error {
 // simProgress gives a function that rewrites one line of a terminal, and one
 // that wipes it. Where there is no terminal nothing is written.
 func simProgress(w io.Writer, what string, all int) (show func(done int), clear func()) {
-	if !isTerminal(w) {
+	if !serving.IsTerminal(w) {
 		return func(int) {}, func() {}
 	}
 	start := time.Now()

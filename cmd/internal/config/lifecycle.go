@@ -189,3 +189,14 @@ func parseTier(text string) (*lifecycle.Tier, error) {
 	}
 	return &t, nil
 }
+
+// OwnRetentions counts the routes that keep something for another time than the top.
+func (s *Settings) OwnRetentions() int {
+	n := 0
+	for _, r := range s.Routes {
+		if r.Replay != s.Default.Replay || r.Remember != s.Default.Remember {
+			n++
+		}
+	}
+	return n
+}
