@@ -24,6 +24,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dunglas/httpsfv"
+
 	"github.com/semelhq/semel/cmd/e2e/internal/program"
 	"github.com/semelhq/semel/internal/server"
 	"github.com/semelhq/semel/semelhttp"
@@ -235,6 +237,10 @@ routes:
 		t.Fatal(err)
 	}
 	resp.Body.Close()
+	said, err := httpsfv.UnmarshalDictionary(resp.Header["Semel-Retention"])
+	if err != nil || len(said.Names()) != 2 {
+		t.Errorf("%q is no dictionary of two: %v", resp.Header["Semel-Retention"], err)
+	}
 	want := "replay=" + strconv.FormatInt(p.Retention.Replay, 10) + ", remember=" + strconv.FormatInt(p.Retention.Remember, 10)
 	if got := resp.Header.Get("Semel-Retention"); got != want {
 		t.Errorf("Semel-Retention is %q, and the policy says %q", got, want)
