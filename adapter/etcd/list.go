@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
+	"time"
 
 	etcd "go.etcd.io/etcd/client/v3"
 
@@ -70,36 +72,107 @@ func (s *Store) List(ctx context.Context, filter semel.Filter) ([]semel.Record, 
 	return out, nil
 }
 
-// History is part of semel.Journal. The journal's keys are ordered by day, then
-// by key, so this reads the key's lines of each day and nothing else.
-func (s *Store) History(ctx context.Context, digest semel.Digest) ([]semel.Entry, error) {
+// What one measure reads of the records. It costs them little, and 1,000,000
+// records are looked at in fifty measures.
+const (
+	measureMost  = 20_000
+	measureBytes = 16 << 20
+)
+
+// rounds is what measures have seen: each looks at some records, and the next goes
+// on from there. In a store whose records are all looked at in one, it keeps nothing.
+type rounds struct {
+	mu     sync.Mutex
+	after  semel.Digest
+	oldest semel.Record // of this round so far, and of the one before
+	last   semel.Record
+}
+
+// Measure is part of semel.Measurer. The servers count; bytes are reckoned from a
+// sample, and leave out old revisions that are not compacted. Up to 20,000 records
+// the oldest pending one is found; of more, each measure looks at as many, and the
+// oldest that the last round has found and that is still pending is told.
+func (s *Store) Measure(ctx context.Context) (semel.Measure, error) {
 	if err := s.ready(ctx); err != nil {
-		return nil, err
+		return semel.Measure{}, err
 	}
 	c := s.cluster
-	first, last, ok, err := c.journalDays(ctx)
-	if err != nil || !ok {
-		return nil, err
+	at, err := c.clock.read(ctx)
+	if err != nil {
+		return semel.Measure{}, fmt.Errorf("etcd: cannot measure: %w", err)
 	}
-	var out []semel.Entry
-	var damage []error
-	for d := uint64(first); d <= uint64(last); d++ {
-		key := c.journalDay(uint32(d), digest[:])
-		lines, err := c.get(ctx, key, etcd.WithPrefix())
+	m := semel.Measure{At: at.time}
+	lines, err1 := c.get(ctx, c.prefix+"j/", etcd.WithPrefix(), etcd.WithLimit(pageFirst))
+	index, err2 := c.get(ctx, c.prefix+"x/", etcd.WithPrefix(), etcd.WithLimit(pageFirst))
+	records, err3 := c.get(ctx, c.prefix+"r/", etcd.WithPrefix(), etcd.WithLimit(pageFirst))
+	if err := errors.Join(err1, err2, err3); err != nil {
+		return semel.Measure{}, err
+	}
+	m.Records = records.Count
+	m.Bytes, m.JournalBytes = bytesOf(records)+bytesOf(index), bytesOf(lines)
+	if len(index.Kvs) > 0 {
+		first, err := c.parseDue(index.Kvs[0])
 		if err != nil {
-			return nil, err
+			return semel.Measure{}, err
 		}
-		for _, kv := range lines.Kvs {
-			e, err := semel.ParseEntry(digest, kv.Value)
-			if err == nil && string(kv.Key[len(key):]) != versionBytes(e.Record.Version) {
-				err = fmt.Errorf("%w: it has the version %v, and its key another", semel.ErrDamaged, e.Record.Version)
-			}
-			if err != nil {
-				damage = append(damage, fmt.Errorf("etcd: journal of %v: %w", digest, err))
-				continue
-			}
-			out = append(out, e)
+		if t := c.dueAt(&first); !t.After(at.time) {
+			m.Overdue = t
 		}
 	}
-	return out, errors.Join(damage...)
+	m.OldestPending, err = s.oldest(ctx)
+	return m, err
+}
+
+// bytesOf reckons what all keys of a range take, of which some were read.
+func bytesOf(found *etcd.GetResponse) int64 {
+	if len(found.Kvs) == 0 {
+		return 0
+	}
+	size := 0
+	for _, kv := range found.Kvs {
+		size += len(kv.Key) + len(kv.Value)
+	}
+	return int64(size) * found.Count / int64(len(found.Kvs))
+}
+
+// oldest gives when the oldest pending record that it knows was written.
+func (s *Store) oldest(ctx context.Context) (time.Time, error) {
+	c, r := s.cluster, &s.rounds
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	end := etcd.GetPrefixRangeEnd(c.prefix + "r/")
+	looked, size, page, more := 0, 0, pageFirst, true
+	for more && looked < measureMost && size < measureBytes {
+		found, err := c.get(ctx, c.recordKey(&r.after)+"\x00", etcd.WithRange(end), etcd.WithLimit(int64(page)))
+		if err != nil {
+			return time.Time{}, err
+		}
+		for _, kv := range found.Kvs {
+			copy(r.after[:], kv.Key[len(c.prefix)+2:])
+			looked, size = looked+1, size+len(kv.Value)
+			held, _, err := decodeRecord(r.after, kv.Value)
+			if err == nil && held.State == semel.Pending && (!r.oldest.Held() || held.WrittenAt.Before(r.oldest.WrittenAt)) {
+				r.oldest = held
+			}
+		}
+		more = found.More
+		page = min(pageMost, max(1, pageBytes/max(1, size/max(1, looked))))
+	}
+	if !more {
+		r.after, r.last, r.oldest = semel.Digest{}, r.oldest, semel.Record{}
+	}
+	for _, candidate := range [...]*semel.Record{&r.last, &r.oldest} {
+		if !candidate.Held() {
+			continue
+		}
+		held, err := c.get(ctx, c.recordKey(&candidate.Digest))
+		switch {
+		case err != nil:
+			return time.Time{}, err
+		case len(held.Kvs) > 0 && len(held.Kvs[0].Value) > 16 && parseVersion(held.Kvs[0].Value) == candidate.Version:
+			return candidate.WrittenAt, nil
+		}
+		*candidate = semel.Record{} // it is over, or was renewed
+	}
+	return time.Time{}, nil
 }

@@ -21,9 +21,6 @@ import (
 type Options struct {
 	// Timeout bounds each call whose context has no deadline. Default 5 s.
 	Timeout time.Duration
-	// Journal is how long the journal is kept; Sweep drops it by whole days (UTC).
-	// Negative: for ever, which fills any cluster at last. Default 7 days.
-	Journal time.Duration
 	// Times are the http:// or https:// addresses of the servers whose answers tell
 	// the time. Default: the endpoints of the URL. Name them if etcd has
 	// --listen-client-http-urls, or if a proxy passes gRPC only.
@@ -47,9 +44,6 @@ type Options struct {
 func (o Options) filled() Options {
 	if o.Timeout <= 0 {
 		o.Timeout = 5 * time.Second
-	}
-	if o.Journal == 0 {
-		o.Journal = 7 * day
 	}
 	return o
 }

@@ -7,6 +7,8 @@ import (
 	"math"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/mvccpb"
+
 	"github.com/semelhq/semel"
 )
 
@@ -14,16 +16,18 @@ import (
 //
 //	floor                        the version that every write must exceed, see floor.go
 //	r/ digest                    a record
-//	x/ expires digest            the version of a record that Sweep may take then
+//	x/ due digest                what Sweep does with a record then: its version; if it is to
+//	                             take the result, also the result's length and when the record
+//	                             expires
 //	j/ day digest version        a line of the journal: an entry
 //
-// expires is in Unix nanoseconds, day the number of the UTC day since 1970 (4
+// due and expires are in Unix nanoseconds, lengths in bytes (8 bytes each), day the number of the UTC day since 1970 (4
 // bytes).
 const day = 24 * time.Hour
 
 func (c *cluster) recordKey(d *semel.Digest) string { return c.prefix + "r/" + string(d[:]) }
 
-func (c *cluster) expiryKey(at int64, d *semel.Digest) string {
+func (c *cluster) dueKey(at int64, d *semel.Digest) string {
 	b := append(make([]byte, 0, len(c.prefix)+2+8+len(d)), c.prefix...)
 	b = binary.BigEndian.AppendUint64(append(b, "x/"...), uint64(max(at, 0)))
 	return string(append(b, d[:]...))
@@ -120,12 +124,53 @@ func decodeRecord(d semel.Digest, value []byte) (semel.Record, stamp, error) {
 	return r, by, nil
 }
 
-// expires is when r expires, in Unix nanoseconds; what lies beyond the last
-// that fits is the last.
-func expires(r *semel.Record) int64 {
+// after is a time after r was written, in Unix nanoseconds; what lies beyond the
+// last that fits is the last.
+func after(r *semel.Record, d time.Duration) int64 {
 	at := r.WrittenAt.UnixNano()
-	if r.TTL > 0 && at > math.MaxInt64-int64(r.TTL) {
+	if d > 0 && at > math.MaxInt64-int64(d) {
 		return math.MaxInt64
 	}
-	return at + int64(r.TTL)
+	return at + int64(d)
+}
+
+// due is an entry of the index.
+type due struct {
+	key     string
+	digest  semel.Digest
+	version semel.Version
+	spent   bool // the result goes, and the record stays
+	size    int  // of the result
+	expires int64
+}
+
+// dueAt is when an entry of the index is due.
+func (c *cluster) dueAt(d *due) time.Time {
+	return time.Unix(0, int64(binary.BigEndian.Uint64([]byte(d.key[len(c.prefix)+2:]))))
+}
+
+// due gives the index's entry for a record that is over.
+func (c *cluster) due(r *semel.Record) (key, value string) {
+	value = versionBytes(r.Version)
+	expires := after(r, r.TTL)
+	if r.State != semel.Done || r.Replay <= 0 || r.Replay >= r.TTL {
+		return c.dueKey(expires, &r.Digest), value
+	}
+	b := binary.BigEndian.AppendUint64([]byte(value), uint64(len(r.Result)))
+	return c.dueKey(after(r, r.Replay), &r.Digest), string(binary.BigEndian.AppendUint64(b, uint64(expires)))
+}
+
+func (c *cluster) parseDue(kv *mvccpb.KeyValue) (due, error) {
+	d := due{key: string(kv.Key), spent: len(kv.Value) == 32}
+	rest := kv.Key[len(c.prefix)+2:]
+	if len(rest) != 8+len(d.digest) || len(kv.Value) != 16 && !d.spent {
+		return d, fmt.Errorf("etcd: %w: the index has the entry %q, which is not of a store", semel.ErrDamaged, kv.Key)
+	}
+	copy(d.digest[:], rest[8:])
+	d.version = parseVersion(kv.Value)
+	if d.spent {
+		d.size = int(min(binary.BigEndian.Uint64(kv.Value[16:]), math.MaxInt32))
+		d.expires = int64(binary.BigEndian.Uint64(kv.Value[24:]))
+	}
+	return d, nil
 }

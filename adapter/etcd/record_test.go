@@ -88,11 +88,11 @@ func TestWatch(t *testing.T) {
 	stop()
 }
 
-// The journal's old days go, the others stay.
-func TestJournalIsKeptForAWhile(t *testing.T) {
+// The journal has its days, and one that is dropped takes no other along.
+func TestDays(t *testing.T) {
 	e := servers.Etcd(t)
 	c := plain(t, e, "", "")
-	s := open(t, at(e, "journal"), etcd.Options{Journal: 48 * time.Hour})
+	s := open(t, at(e, "journal"), etcd.Options{})
 	r := swap(t, s, semel.Version{}, pending("k", 1))
 	today := uint32(r.WrittenAt.Unix() / 86400)
 	entry := r.Entry()
@@ -105,13 +105,29 @@ func TestJournalIsKeptForAWhile(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for i, want := range []int{3, 2, 2} {
-		h, err := s.History(t.Context(), r.Digest)
-		if err != nil || len(h) != want {
-			t.Errorf("after %d sweeps: %d lines, want %d; %v", i, len(h), want, err)
+	day := func(d uint32) time.Time { return time.Unix(int64(d)*86400, 0) }
+	for i, want := range [][]uint32{{today - 4, today - 1, today}, {today - 1, today}, {today}} {
+		days, err := s.Days(t.Context())
+		if err != nil || len(days) != len(want) {
+			t.Fatalf("%d dropped: days %v, %v; want %d", i, days, err, len(want))
 		}
-		if _, err := s.Sweep(t.Context(), 10); err != nil {
-			t.Fatal(err)
+		for k, d := range days {
+			lines := 0
+			for e, err := range s.Lines(t.Context(), d) {
+				if lines++; err != nil || e.Record.Version != r.Version {
+					t.Errorf("a line of %v: %+v, %v", d, e, err)
+				}
+			}
+			if !d.Equal(day(want[k])) || lines != 1 {
+				t.Errorf("%d dropped: the day %v has %d lines, want one on %v", i, d, lines, day(want[k]))
+			}
+		}
+		h, err := s.History(t.Context(), r.Digest)
+		if err != nil || len(h) != len(want) {
+			t.Errorf("%d dropped: %d lines, want %d; %v", i, len(h), len(want), err)
+		}
+		if err := s.DropDay(t.Context(), days[0]); (err == nil) != (i < 2) {
+			t.Fatalf("drop of %v: %v", days[0], err)
 		}
 	}
 }

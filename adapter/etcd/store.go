@@ -19,6 +19,7 @@ type Store struct {
 	hub     hub
 	stop    context.CancelFunc
 	tending sync.WaitGroup
+	rounds  rounds
 
 	mu     sync.Mutex
 	closed bool
@@ -30,6 +31,8 @@ var (
 	_ semel.Sweeper   = (*Store)(nil)
 	_ semel.Lister    = (*Store)(nil)
 	_ semel.Journal   = (*Store)(nil)
+	_ semel.Days      = (*Store)(nil)
+	_ semel.Measurer  = (*Store)(nil)
 	_ semel.Watcher   = (*Store)(nil)
 	_ semel.Describer = (*Store)(nil)
 )

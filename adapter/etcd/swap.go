@@ -43,7 +43,7 @@ func (c *cluster) plan(w *semel.Swap, at reading) plan {
 	line := c.journalDay(dayOf(at.time), p.next.Digest[:]) + versionBytes(p.next.Version)
 	p.then = []etcd.Op{etcd.OpPut(key, value), etcd.OpPut(line, entry)}
 	if p.next.State != semel.Pending {
-		p.then = append(p.then, etcd.OpPut(c.expiryKey(expires(&p.next), &p.next.Digest), versionBytes(p.next.Version)))
+		p.then = append(p.then, etcd.OpPut(c.due(&p.next)))
 	}
 	return p
 }

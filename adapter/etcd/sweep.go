@@ -2,24 +2,24 @@ package etcd
 
 import (
 	"context"
-	"encoding/binary"
-	"fmt"
-	"math"
 	"time"
 
-	"go.etcd.io/etcd/api/v3/mvccpb"
 	etcd "go.etcd.io/etcd/client/v3"
 
 	"github.com/semelhq/semel"
 )
 
-// sweepSome is how many index entries one transaction of the sweeper looks at:
-// few, so that the requests' transactions wait little for it (INVARIANTS X7).
-const sweepSome = 64
+const (
+	// sweepSome is how many index entries one transaction of the sweeper looks at:
+	// few, so that the requests' transactions wait little for it (INVARIANTS X7).
+	sweepSome = 64
+	// sweepBytes bounds the results that are read at once to take them away.
+	sweepBytes = 4 << 20
+)
 
-// Sweep is part of semel.Sweeper. It reads the index of what expires, oldest
-// first, and so costs as much as there is to delete, whatever is held. It also
-// drops the days of the journal that are older than Options.Journal.
+// Sweep is part of semel.Sweeper. It reads the index of what is due, oldest
+// first, and so costs as much as there is to do, whatever is held. To take a
+// result away it reads and writes the record.
 func (s *Store) Sweep(ctx context.Context, limit int) (int, error) {
 	if s.batch == nil {
 		return 0, errReadOnly
@@ -30,8 +30,8 @@ func (s *Store) Sweep(ctx context.Context, limit int) (int, error) {
 	swept := 0
 	for swept < limit {
 		want := min(limit-swept, sweepSome)
-		looked, deleted, err := s.cluster.sweep(ctx, want)
-		swept += deleted
+		looked, some, err := s.cluster.sweep(ctx, want)
+		swept += some
 		if err != nil {
 			return swept, err
 		}
@@ -39,59 +39,94 @@ func (s *Store) Sweep(ctx context.Context, limit int) (int, error) {
 			break
 		}
 	}
-	if limit == 0 || s.options.Journal < 0 {
-		return swept, nil
-	}
-	return swept, s.cluster.dropJournal(ctx, s.options.Journal)
-}
-
-// due is one entry of the index.
-type due struct {
-	key     string
-	digest  semel.Digest
-	version semel.Version
+	return swept, nil
 }
 
 // sweep looks at the oldest entries of the index that are due. An entry goes in
-// any case; the record goes with it if it is still the one that was meant.
-func (c *cluster) sweep(ctx context.Context, most int) (looked, deleted int, err error) {
+// any case; what it says happens if the record is still the one that was meant.
+func (c *cluster) sweep(ctx context.Context, most int) (looked, swept int, err error) {
 	at, err := c.time(ctx)
 	if err != nil {
 		return 0, 0, err
 	}
-	begin := c.prefix + "x/"
-	end := c.expiryKey(at.time.UnixNano()+1, &semel.Digest{})
-	found, err := c.get(ctx, begin, etcd.WithRange(end), etcd.WithLimit(int64(most)))
+	now := at.time.UnixNano()
+	found, err := c.get(ctx, c.prefix+"x/", etcd.WithRange(c.dueKey(now+1, &semel.Digest{})), etcd.WithLimit(int64(most)))
 	if err != nil || len(found.Kvs) == 0 {
 		return 0, 0, err
 	}
-	list := make([]due, 0, len(found.Kvs))
+	var over, spent []due
 	for _, kv := range found.Kvs {
 		d, err := c.parseDue(kv)
-		if err != nil {
+		switch {
+		case err != nil:
 			return 0, 0, err
+		case d.spent && d.expires > now:
+			spent = append(spent, d)
+		default:
+			over = append(over, d)
 		}
-		list = append(list, d)
 	}
-	most = int(c.most.Load())
-	for len(list) > 0 && err == nil {
-		n := min(len(list), most)
-		var gone int
-		gone, err = c.forget(ctx, list[:n], at.time)
-		looked, deleted, list = looked+n, deleted+gone, list[n:]
+	some, err := c.inParts(over, func(part []due) (int, error) { return c.forget(ctx, part, at.time) })
+	if err != nil {
+		return len(found.Kvs), some, err
 	}
-	return looked, deleted, err
+	buried, err := c.inParts(spent, func(part []due) (int, error) { return c.bury(ctx, part) })
+	return len(found.Kvs), some + buried, err
 }
 
-func (c *cluster) parseDue(kv *mvccpb.KeyValue) (due, error) {
-	d := due{key: string(kv.Key)}
-	rest := kv.Key[len(c.prefix)+2:]
-	if len(rest) != 8+len(d.digest) || len(kv.Value) != 16 {
-		return d, fmt.Errorf("etcd: %w: the index has the entry %q, which is not of a store", semel.ErrDamaged, kv.Key)
+// inParts does a list in as many transactions as the servers want.
+func (c *cluster) inParts(list []due, do func(part []due) (int, error)) (swept int, err error) {
+	most := int(c.most.Load())
+	for len(list) > 0 && err == nil {
+		n, size := 0, 0
+		for n < min(len(list), most) && (n == 0 || size+list[n].size <= sweepBytes) {
+			size += list[n].size
+			n++
+		}
+		var some int
+		some, err = do(list[:n])
+		swept, list = swept+some, list[n:]
 	}
-	copy(d.digest[:], rest[8:])
-	d.version = parseVersion(kv.Value)
-	return d, nil
+	return swept, err
+}
+
+// bury makes tombstones in one transaction, each over the version that was meant
+// and only once: of two sweepers the second finds the entry of the index gone. A
+// record that does not decode is left as it is until it expires.
+func (c *cluster) bury(ctx context.Context, list []due) (buried int, err error) {
+	reads := make([]etcd.Op, len(list))
+	for i, d := range list {
+		reads[i] = etcd.OpGet(c.recordKey(&d.digest))
+	}
+	held, err := c.txn(ctx, nil, reads, nil)
+	if err != nil {
+		return 0, err
+	}
+	ops, graves := make([]etcd.Op, len(list)), make([]bool, len(list))
+	for i, d := range list {
+		gone := etcd.OpDelete(d.key)
+		then := []etcd.Op{gone, etcd.OpPut(c.dueKey(d.expires, &d.digest), versionBytes(d.version))}
+		if kvs := held.Responses[i].GetResponseRange().GetKvs(); len(kvs) > 0 {
+			if r, by, err := decodeRecord(d.digest, kvs[0].Value); err == nil && r.Version == d.version {
+				grave := r.Tombstone()
+				value, _ := encodeRecord(&grave, by)
+				then = append(then, etcd.OpPut(c.recordKey(&d.digest), value))
+				graves[i] = true
+			}
+		}
+		meant := append(c.holds(c.recordKey(&d.digest), d.version), etcd.Compare(etcd.CreateRevision(d.key), ">", 0))
+		ops[i] = etcd.OpTxn(meant, then, []etcd.Op{gone})
+	}
+	done, err := c.txn(ctx, nil, ops, nil)
+	if err != nil {
+		return 0, err
+	}
+	for i := range list {
+		if graves[i] && done.Responses[i].GetResponseTxn().GetSucceeded() {
+			buried++
+		}
+	}
+	return buried, nil
 }
 
 // forget deletes in one transaction, and raises the floor over what goes.
@@ -136,47 +171,4 @@ func (c *cluster) forget(ctx context.Context, list []due, at time.Time) (deleted
 		return deleted, nil
 	}
 	return 0, errRising
-}
-
-// dropJournal deletes the oldest day of the journal if all of it is older than
-// keep, in pieces.
-func (c *cluster) dropJournal(ctx context.Context, keep time.Duration) error {
-	at, err := c.time(ctx)
-	if err != nil {
-		return err
-	}
-	first, _, ok, err := c.journalDays(ctx)
-	if err != nil || !ok || int64(first) >= at.time.Add(-keep).Unix()/int64(day/time.Second) {
-		return err
-	}
-	for piece := range 256 {
-		from := c.journalDay(first, []byte{byte(piece)})
-		end := c.journalDay(first+1, nil)
-		if piece < math.MaxUint8 {
-			end = c.journalDay(first, []byte{byte(piece + 1)})
-		}
-		if _, err := c.txn(ctx, nil, []etcd.Op{etcd.OpDelete(from, etcd.WithRange(end))}, nil); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// journalDays gives the first and the last day that the journal has.
-func (c *cluster) journalDays(ctx context.Context) (first, last uint32, ok bool, err error) {
-	key := c.prefix + "j/"
-	for i, order := range [...]etcd.SortOrder{etcd.SortAscend, etcd.SortDescend} {
-		out, err := c.get(ctx, key, etcd.WithPrefix(), etcd.WithKeysOnly(), etcd.WithLimit(1), etcd.WithSort(etcd.SortByKey, order))
-		if err != nil || len(out.Kvs) == 0 {
-			return 0, 0, false, err
-		}
-		rest := out.Kvs[0].Key[len(key):]
-		if len(rest) < 4 {
-			return 0, 0, false, fmt.Errorf("etcd: %w: the journal has the key %q, which is not of a store", semel.ErrDamaged, out.Kvs[0].Key)
-		}
-		if *[...]*uint32{&first, &last}[i] = binary.BigEndian.Uint32(rest); i == 0 {
-			last = first
-		}
-	}
-	return first, last, true, nil
 }
