@@ -43,7 +43,7 @@ wait: 500ms
 replay: %v
 remember: %v
 log-level: warn
-
+lifecycle: {every: 1s}
 `
 
 // key is one operation, and what its copies were told.
