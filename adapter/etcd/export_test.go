@@ -47,3 +47,6 @@ func Watching(s *Store) int {
 
 // VersionBytes is how a version stands in keys.
 func VersionBytes(v semel.Version) string { return versionBytes(v) }
+
+// MeasureMost has a measure look at no more records than these.
+func MeasureMost(s *Store, most int) { s.rounds.most = most }

@@ -83,6 +83,7 @@ const (
 // on from there. In a store whose records are all looked at in one, it keeps nothing.
 type rounds struct {
 	mu     sync.Mutex
+	most   int // records for one measure
 	after  semel.Digest
 	oldest semel.Record // of this round so far, and of the one before
 	last   semel.Record
@@ -141,8 +142,8 @@ func (s *Store) oldest(ctx context.Context) (time.Time, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	end := etcd.GetPrefixRangeEnd(c.prefix + "r/")
-	looked, size, page, more := 0, 0, pageFirst, true
-	for more && looked < measureMost && size < measureBytes {
+	looked, size, page, more := 0, 0, min(pageFirst, r.most), true
+	for more && looked < r.most && size < measureBytes {
 		found, err := c.get(ctx, c.recordKey(&r.after)+"\x00", etcd.WithRange(end), etcd.WithLimit(int64(page)))
 		if err != nil {
 			return time.Time{}, err
@@ -156,7 +157,7 @@ func (s *Store) oldest(ctx context.Context) (time.Time, error) {
 			}
 		}
 		more = found.More
-		page = min(pageMost, max(1, pageBytes/max(1, size/max(1, looked))))
+		page = min(pageMost, r.most, max(1, pageBytes/max(1, size/max(1, looked))))
 	}
 	if !more {
 		r.after, r.last, r.oldest = semel.Digest{}, r.oldest, semel.Record{}

@@ -66,7 +66,7 @@ func Open(ctx context.Context, url string, o Options) (*Store, error) {
 		return nil, err
 	}
 	o = o.filled()
-	s := &Store{options: o, cluster: &cluster{prefix: a.prefix, timeout: o.Timeout, writer: rand.Uint64()}}
+	s := &Store{options: o, rounds: rounds{most: measureMost}, cluster: &cluster{prefix: a.prefix, timeout: o.Timeout, writer: rand.Uint64()}}
 	s.cluster.most.Store(mostSwaps)
 	if err := s.open(ctx, &a); err != nil {
 		return nil, errors.Join(err, s.cluster.close())

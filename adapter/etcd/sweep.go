@@ -2,8 +2,10 @@ package etcd
 
 import (
 	"context"
+	"errors"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	etcd "go.etcd.io/etcd/client/v3"
 
 	"github.com/semelhq/semel"
@@ -76,15 +78,19 @@ func (c *cluster) sweep(ctx context.Context, most int) (looked, swept int, err e
 
 // inParts does a list in as many transactions as the servers want.
 func (c *cluster) inParts(list []due, do func(part []due) (int, error)) (swept int, err error) {
-	most := int(c.most.Load())
 	for len(list) > 0 && err == nil {
 		n, size := 0, 0
-		for n < min(len(list), most) && (n == 0 || size+list[n].size <= sweepBytes) {
+		for n < min(len(list), int(c.most.Load())) && (n == 0 || size+list[n].size <= sweepBytes) {
 			size += list[n].size
 			n++
 		}
 		var some int
 		some, err = do(list[:n])
+		if errors.Is(err, rpctypes.ErrTooManyOps) && n > 1 {
+			c.most.Store(int64(n / 2))
+			err = nil
+			continue
+		}
 		swept, list = swept+some, list[n:]
 	}
 	return swept, err
