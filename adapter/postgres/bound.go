@@ -237,8 +237,11 @@ func (b *bound) commit(old semel.Version, next *semel.Record) (semel.Reading, er
 		if err != nil {
 			return semel.Reading{}, errors.Join(semel.ErrInDoubt, err)
 		}
-		e.barrier.passed(uint64(out.answer.header.epoch))
-		e.barrier.acknowledged(out.answer.alone, out.answer.has(flagSynchronous))
+		waited := out.answer.has(flagSynchronous)
+		if waited {
+			e.barrier.passed(uint64(out.answer.header.epoch))
+		}
+		e.barrier.acknowledged(out.answer.alone, waited)
 		e.wrote(&r.Record)
 		return r, nil
 	case out.lost:

@@ -243,6 +243,28 @@ func TestStandbyThatCaughtUp(t *testing.T) {
 	mustSwap(t, s, semel.Version{}, pending("new"))
 }
 
+// What was committed while commits waited for no standby is not known to be on
+// one, however many came after it (INVARIANTS S14).
+func TestCommittedBeforeThereWasAStandby(t *testing.T) {
+	p := private(t, nil)
+	s := opened(t, p.URL("postgres"), "semel", postgres.Options{})
+	r := mustSwap(t, s, mustSwap(t, s, semel.Version{}, pending("early")).Version, done("early"))
+	for i := range 3 {
+		mustSwap(t, s, semel.Version{}, pending(fmt.Sprint("later ", i)))
+	}
+	second := standby(t, p, true)
+	must(t, second.Pause())
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	if got, err := s.Get(ctx, r.Digest); err == nil {
+		t.Errorf("handed out though its standby does not answer: %v", got.Record.State)
+	}
+	must(t, second.Resume())
+	if got, err := s.Get(t.Context(), r.Digest); err != nil || got.Record.State != semel.Done {
+		t.Errorf("once the standby is there: %v, %v", got.Record.State, err)
+	}
+}
+
 // retryLost repeats the claim of a key that was lost, as the first swap that the
 // store makes after the promotion.
 func retryLost(t *testing.T, s *postgres.Store, many bool, r semel.Record) {

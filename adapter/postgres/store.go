@@ -183,7 +183,9 @@ func (e *engine) again(ctx context.Context, p *epoch, answers []answer, err erro
 	}
 	if wrote { // only then the commit has waited
 		waited := answers[0].has(flagSynchronous)
-		e.barrier.passed(uint64(answers[0].header.epoch))
+		if waited {
+			e.barrier.passed(uint64(answers[0].header.epoch))
+		}
 		e.barrier.acknowledged(answers[0].alone, waited)
 		if waited != e.epoch.synchronous.Load() {
 			select {
