@@ -6,8 +6,10 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 
 	"github.com/semelhq/semel"
 	"github.com/semelhq/semel/adapter/semelgrpc"
@@ -36,7 +38,13 @@ func TestQuotaExceeded(t *testing.T) {
 				}
 			}
 			row := want{codes.ResourceExhausted, semelgrpc.QuotaExceeded, true, semelhttp.OutcomeNotDone}
-			row.check(t, ask(t, cc, charge, "100", "idempotency-key", "c", "x-plan", "gold"))
+			over := ask(t, cc, charge, "100", "idempotency-key", "c", "x-plan", "gold")
+			row.check(t, over)
+			for _, d := range status.Convert(over.err).Details() {
+				if d, ok := d.(*errdetails.RetryInfo); ok && (d.GetRetryDelay().AsDuration() < 29*time.Minute || d.GetRetryDelay().AsDuration() > 30*time.Minute) {
+					t.Errorf("RetryInfo is %v, want the half hour until the next key", d.GetRetryDelay().AsDuration())
+				}
+			}
 			if a := ask(t, cc, charge, "100", "idempotency-key", "a", "x-plan", "gold"); !a.replayed() {
 				t.Errorf("a duplicate over quota: %v", a.err)
 			}
