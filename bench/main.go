@@ -50,7 +50,9 @@ func benches(largest uint64) []bench {
 		{"p11", proxy.Durable},
 		{"p12", herd.Run},
 		{"p12", herd.Shared},
-		{"p15", lifetime.Run},
+		{"p15-expire", lifetime.Part(lifetime.Expire).Run},
+		{"p15-drop", lifetime.Part(lifetime.Drop).Run},
+		{"p15-churn", lifetime.Part(lifetime.Churn).Run},
 		{"p16-sqlite", grown(growth.SQLite, largest)},
 		{"p16-postgres", grown(growth.Postgres, largest)},
 	}

@@ -79,7 +79,11 @@ func (b *bench) inDoubt(t testing.TB, want ...semel.Record) {
 // keep it going for ever.
 func TestSweepPassesByWhatItCannotTake(t *testing.T) {
 	b := benchAt(t, "sweep_stuck")
-	all := b.many(t, "k", 1200, nil)
+	all := b.many(t, "k", 1200, func(r *semel.Record) {
+		if r.Key.ID == "k0" { // due before the others
+			r.Replay = time.Hour
+		}
+	})
 	b.clock.set(t.Context(), noon.Add(73*time.Hour))
 	tx, err := b.db.Begin(t.Context())
 	must(t, err)
@@ -114,6 +118,9 @@ func TestSweepLooksOnceAtWhatIsPending(t *testing.T) {
 	must(t, err)
 	if got.Record.Result != nil || got.Record.Version != r.Version {
 		t.Errorf("after its replay the record is %+v, want its tombstone", got.Record)
+	}
+	if n := number(t, b.db, `SELECT count(*) FROM sweep_pending.records WHERE due = expires`); n != 1 {
+		t.Errorf("%d tombstones are due when they are to be forgotten, want 1", n)
 	}
 	b.clock.set(t.Context(), noon.Add(173*time.Hour))
 	b.sweep(t, 100, 1)
@@ -167,6 +174,9 @@ func TestCompletionsStayHOT(t *testing.T) {
 	for i := range 50 {
 		id := fmt.Sprint("pair", i)
 		mustSwap(t, b, mustSwap(t, b, semel.Version{}, pending(id)).Version, done(id))
+	}
+	if n := number(t, b.db, `SELECT count(*) FROM hot.records WHERE due = $1`, noon.Add(24*time.Hour)); n != 51 {
+		t.Errorf("%d records are due when their result may not be replayed any more, want 51", n)
 	}
 	eventually(t, "50 updates were HOT", func() bool {
 		return number(t, b.db, `SELECT pg_stat_get_tuples_hot_updated('hot.records'::regclass)`)-before == 50

@@ -26,9 +26,9 @@ const (
 	churnFor  = 60 * time.Minute // after the first generation is complete
 )
 
-// churn has keys come, be answered, expire and go, and compares the room that they
+// Churn has keys come, be answered, expire and go, and compares the room that they
 // take with what the first generation took, when nothing had gone yet.
-func churn(ctx context.Context, w io.Writer, url string, _ rounds.Options) (_ []rounds.Result, err error) {
+func Churn(ctx context.Context, w io.Writer, url string, _ rounds.Options) (_ []rounds.Result, err error) {
 	conn, err := pgx.Connect(ctx, url)
 	if err != nil {
 		return nil, err
@@ -52,7 +52,7 @@ func churn(ctx context.Context, w io.Writer, url string, _ rounds.Options) (_ []
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	fmt.Fprintf(w, "\n    churn: %d keys a minute, replayed for %v, remembered for %v; a minute passes in a second, also for vacuum\n", perMinute, replayFor, keepFor)
+	fmt.Fprintf(w, "\nP15 PostgreSQL, churn: %d keys a minute, replayed for %v, remembered for %v; a minute passes in a second, also for vacuum\n", perMinute, replayFor, keepFor)
 	fmt.Fprintf(w, "    %8s %10s %12s %12s %12s\n", "minute", "records", "table", "digests", "due")
 	var first, last size
 	next := uint64(0)

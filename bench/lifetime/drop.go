@@ -15,8 +15,8 @@ import (
 	"github.com/semelhq/semel/bench/internal/rounds"
 )
 
-// drop drops days of the journal that hold more and more, beside requests.
-func drop(ctx context.Context, w io.Writer, url string, _ rounds.Options) (_ []rounds.Result, err error) {
+// Drop drops days of the journal that hold more and more, beside requests.
+func Drop(ctx context.Context, w io.Writer, url string, _ rounds.Options) (_ []rounds.Result, err error) {
 	const schema = "dropping"
 	store, err := postgres.Open(ctx, url, postgres.Options{Schema: schema})
 	if err != nil {
@@ -28,7 +28,7 @@ func drop(ctx context.Context, w io.Writer, url string, _ rounds.Options) (_ []r
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, conn.Close(ctx)) }()
-	fmt.Fprintf(w, "\n    a day of the journal is dropped beside the same requests\n")
+	fmt.Fprintf(w, "\nP15 PostgreSQL: a day of the journal is dropped beside the requests of P15\n")
 	var counter pairs.Counter
 	side := paced(&counter, store)
 	today := time.Now().UTC().Truncate(24 * time.Hour)
@@ -37,7 +37,7 @@ func drop(ctx context.Context, w io.Writer, url string, _ rounds.Options) (_ []r
 		name := schema + ".journal_" + day.Format("20060102")
 		for _, sql := range []string{
 			fmt.Sprintf("CREATE TABLE %s PARTITION OF %s.journal FOR VALUES FROM ('%s') TO ('%s')", name, schema, day.Format("2006-01-02 00:00:00Z"), day.AddDate(0, 0, 1).Format("2006-01-02 00:00:00Z")),
-			fmt.Sprintf("INSERT INTO %s SELECT 1, n, n, '%s', sha256(n::text::bytea), decode(repeat('00', 200), 'hex') FROM generate_series(1, %d) n", name, day.Format("2006-01-02 12:00:00Z"), lines),
+			fmt.Sprintf("INSERT INTO %s SELECT 1, n, n, '%s', sha256(n::text::bytea), decode(repeat('00', 200), 'hex') FROM generate_series(1, %d) n", name, day.Add(12*time.Hour).Format("2006-01-02 15:04:05Z"), lines),
 		} {
 			if _, err := conn.Exec(ctx, sql); err != nil {
 				return nil, err
