@@ -79,9 +79,11 @@ func retentionCases() []ruleCase {
 		{"X6, an outbox", func(_ *facts, p *policyFacts) { p.ClientHorizon = 3 * oneDay }, "refusal:retention warning:replay-retries"},
 		{"broker", func(_ *facts, p *policyFacts) { p.BrokerRedelivery, p.Policy.Replay = 4*oneDay, 72*hour }, "refusal:retention refusal:retention-broker warning:replay-retries"},
 		{"replay, in it", func(_ *facts, p *policyFacts) { p.Policy.Replay = 165 * second }, ""},
+		{"a horizon below the attempts", func(_ *facts, p *policyFacts) { p.Policy.Replay, p.ClientHorizon = 164*second, minute }, "warning:replay-retries"},
 		{"replay, below", func(_ *facts, p *policyFacts) { p.Policy.Replay = 165*second - 1 }, "warning:replay-retries"},
 		{"key-window", func(_ *facts, p *policyFacts) { p.TimedKeys, p.ClockSkew = true, 72*hour }, "warning:key-window warning:key-ahead"},
 		{"key-ahead", func(_ *facts, p *policyFacts) { p.TimedKeys, p.ClockSkew = true, 5*minute+1 }, "warning:key-ahead"},
+		{"key, not ahead", func(_ *facts, p *policyFacts) { p.TimedKeys, p.ClockSkew = true, 5*minute }, ""},
 		{"keys without time", func(_ *facts, p *policyFacts) { p.ClockSkew = 72 * hour }, ""},
 		{"client unstated", func(_ *facts, p *policyFacts) { p.Assumptions = lifecycle.Assumptions{} }, "note:client-unstated"},
 	}
@@ -128,6 +130,7 @@ func leaseCases() []ruleCase {
 		{"quota-retries", func(_ *facts, p *policyFacts) { p.Quota = lifecycle.QuotaOptions{NewKeys: 10, Per: hour} }, "warning:quota-retries"},
 		{"quota", func(_ *facts, p *policyFacts) { p.Quota = lifecycle.QuotaOptions{NewKeys: 10} }, ""},
 		{"drain-handler", func(f *facts, _ *policyFacts) { f.Drain = 19 * second }, "warning:drain-handler"},
+		{"drain unknown", func(f *facts, _ *policyFacts) { f.Drain = 0 }, ""},
 		{"journal-short", func(f *facts, _ *policyFacts) { f.Journal = 72*hour - 1 }, "refusal:journal-short"},
 		{"journal", func(f *facts, _ *policyFacts) { f.Journal = 72 * hour }, ""},
 	}
@@ -221,10 +224,10 @@ func TestLintPauses(t *testing.T) {
 		{6, second, second, 4 * second, "6 attempts of 1s, pauses of 15s in all) 21s"},
 		{6, second, 3 * second, 4 * second, "pauses of 19s in all) 25s"},
 		{1_000_000, 0, second, second, "pauses of 11d13h46m39s in all) 11d13h46m39s"},
-		{1_000_000, second, second, 0, "= "}, // more than anybody waits
+		{1_000_000, second, second, 0, "in all) 36500d + partition 1h"}, // more than anybody waits
 	} {
 		r := lifecycle.Lint(lifecycle.Facts{Policies: []lifecycle.PolicyFacts{{Policy: semel.Policy{Lease: second, Replay: second, Remember: second}, Assumptions: lifecycle.Assumptions{
-			ClientAttempts: c.attempts, ClientTimeout: c.timeout, ClientBackoff: c.backoff, ClientBackoffCap: c.cap,
+			Partition: time.Hour, ClientAttempts: c.attempts, ClientTimeout: c.timeout, ClientBackoff: c.backoff, ClientBackoffCap: c.cap,
 		}}}})
 		if why := r.Findings[0].Why; r.Findings[0].Rule != "retention" || !strings.Contains(why, c.want) {
 			t.Errorf("%+v: got %s", c, why)

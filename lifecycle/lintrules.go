@@ -109,7 +109,7 @@ func (l *linter) lease() {
 	}
 	if v.longest > p.Lease {
 		l.add(Note, "lease-renewed", "lease", spanned(p.Lease), "",
-			fmt.Sprintf("The operation may take %v, longer than its lease. That is well: a lease is renewed every third of it, %v, while the operation runs.", Span(v.longest), (p.Lease / 3).Round(time.Millisecond)), "")
+			fmt.Sprintf("The operation may take %v, longer than its lease. That is well: a lease is renewed every third of it, %v, while the operation runs.", Span(v.longest), (p.Lease/3).Round(time.Millisecond)), "")
 	}
 	help := set("lease", safe.Lease)
 	if safe.Lease >= v.client.span {
