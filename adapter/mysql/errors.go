@@ -20,6 +20,7 @@ const (
 	codeNoWait      = 3572 // NOWAIT in MySQL; MariaDB gives codeLockWait
 	codeNoSavepoint = 1305
 	codeNoTable     = 1146
+	codeTimeout     = 1969 // MariaDB's max_statement_time
 	codeTooLong     = 1406
 	codeRowTooBig   = 1118
 	codeOutOfRange  = 1264
@@ -56,7 +57,8 @@ func refusedf(format string, args ...any) error { return refused(fmt.Sprintf(for
 // do. It gives nil for nil.
 func (a address) explain(verb string, err error) error {
 	var plain refused
-	if err == nil || errors.As(err, &plain) || errors.Is(err, semel.ErrDamaged) || errors.Is(err, semel.ErrRejected) {
+	if err == nil || errors.As(err, &plain) || errors.Is(err, semel.ErrDamaged) || errors.Is(err, semel.ErrRejected) ||
+		errors.Is(err, semel.ErrUnavailable) {
 		return err
 	}
 	return fmt.Errorf("mysql: %s: cannot %s: %s: %w", a.shown, verb, a.advice(err), err)
@@ -70,7 +72,7 @@ func (a address) advice(err error) string {
 		}
 		return "the connection failed; see that the server runs and can be reached at " + a.config.Addr
 	case 1044, 1142, 1143, 1227, 1370:
-		return "the user " + a.config.User + " lacks a right; it needs SELECT, INSERT, UPDATE and DELETE on the tables semel_*, and to make and keep them CREATE, ALTER and DROP"
+		return "the user " + a.config.User + " lacks a right; it needs SELECT, INSERT, UPDATE and DELETE on the tables semel_*, and to make and keep them CREATE, ALTER, DROP and LOCK TABLES"
 	case 1045, 1698, 1251:
 		return "the server refuses the user or the password"
 	case 1049:

@@ -14,7 +14,8 @@ import (
 // listPage is how many rows one statement of List reads.
 const listPage = 500
 
-// List is part of semel.Lister. It reads through all keys from filter.After on.
+// List is part of semel.Lister. What is pending or in doubt is found by an index;
+// else it reads through all keys from filter.After on.
 // If records are damaged, the error is semel.ErrDamaged and names them, and the
 // list has the others.
 func (s *Store) List(ctx context.Context, filter semel.Filter) ([]semel.Record, error) {
@@ -58,11 +59,13 @@ type listed struct {
 // page reads the next rows that may match. Filter.Matches has the last word.
 func (e *engine) page(ctx context.Context, filter *semel.Filter) ([]listed, error) {
 	var t script
-	t.add("SELECT ").add(e.now()).add("," + columns + " FROM semel_record WHERE digest>").bytes(filter.After[:])
-	if filter.InDoubt {
-		t.add(" AND state=1")
+	t.add("SELECT ").add(e.now()).add("," + columns + " FROM semel_record")
+	if filter.InDoubt || filter.State == semel.Pending { // within one due the index is by digest
+		t.add(" FORCE INDEX (semel_record_due) WHERE due IS NULL AND digest>").bytes(filter.After[:])
+	} else {
+		t.add(" WHERE digest>").bytes(filter.After[:])
 	}
-	if filter.State != 0 {
+	if filter.State != 0 && filter.State != semel.Pending {
 		t.add(" AND state=").number(uint64(filter.State))
 	}
 	for _, text := range [...]string{filter.ID, filter.Scope} {
@@ -112,87 +115,53 @@ func (s *Store) History(ctx context.Context, digest semel.Digest) ([]semel.Entry
 	return out, damage
 }
 
-// sweepChunk is how many records one transaction of the sweeper deletes: few,
-// so that the requests' commits wait little for it (INVARIANTS X7).
-const sweepChunk = 256
+// exactly is how many records are counted at most.
+const exactly = 20_000
 
-// Sweep is part of semel.Sweeper. It deletes in small transactions. A record
-// that does not decode is left where it is. The journal keeps what it has.
-func (s *Store) Sweep(ctx context.Context, limit int) (int, error) {
-	if s.engine.options.ReadOnly {
-		return 0, errReadOnly
+// Measure is part of semel.Measurer. Up to 20,000 records are counted; of more, and
+// of bytes, the server's statistics tell, which it makes anew when a tenth of a table
+// has changed. Bytes has no room that whole extents leave free in the table's file.
+// What is pending is found by an index, and each such record is looked at: there are few.
+func (s *Store) Measure(ctx context.Context) (semel.Measure, error) {
+	if err := ended(ctx); err != nil {
+		return semel.Measure{}, err
 	}
-	s.days.look(ctx, s.engine)
-	swept, skip := 0, 0
-	for stopped := 0; swept < limit; {
-		if err := ended(ctx); err != nil {
-			return swept, err
-		}
-		want := min(limit-swept, sweepChunk)
-		var found, deleted, damaged int
-		err := s.engine.with(ctx, func(c *session) (err error) {
-			ctx, cancel := s.engine.apart(ctx)
-			defer cancel()
-			found, deleted, damaged, err = s.engine.sweep(ctx, c, want, skip)
-			return err
+	e := s.engine
+	m := semel.Measure{Bytes: -1, JournalBytes: -1}
+	var t script
+	// MySQL would tell what its statistics were up to a day ago; to MariaDB that is a comment.
+	t.add("SELECT /*+ SET_VAR(information_schema_stats_expiry=0) */ TABLE_NAME,TABLE_ROWS,DATA_LENGTH+INDEX_LENGTH FROM information_schema.TABLES" +
+		" WHERE TABLE_SCHEMA=DATABASE() AND TABLE_NAME IN ('semel_record','semel_journal');SELECT ").add(e.now()).
+		add(",(SELECT COUNT(*) FROM (SELECT due FROM semel_record FORCE INDEX (semel_record_due) LIMIT ").number(exactly + 1).
+		add(") few),(SELECT MIN(written) FROM semel_record FORCE INDEX (semel_record_due) WHERE due IS NULL)," +
+			"(SELECT due FROM semel_record FORCE INDEX (semel_record_due) WHERE due IS NOT NULL ORDER BY due LIMIT 1)")
+	err := e.with(ctx, func(c *session) error {
+		return c.each(ctx, string(t.b), func(set int, values []driver.Value) {
+			switch {
+			case set == 0 && text(values[0]) == "semel_record":
+				m.Records, m.Bytes = signed(values[1]), signed(values[2])
+			case set == 0:
+				m.JournalBytes = signed(values[2])
+			default:
+				noteMeasure(&m, values)
+			}
 		})
-		if code(err) == codeDeadlock && stopped < attempts {
-			stopped++
-			continue
-		}
-		if err != nil {
-			return swept, s.engine.address.explain("sweep", err)
-		}
-		swept, skip, stopped = swept+deleted, skip+damaged, 0
-		if found < want {
-			break
-		}
-	}
-	return swept, nil
-}
-
-// expired is what one transaction deletes: nothing that was written since.
-type expired struct {
-	jobs    []*job
-	at      int64  // by when it was due, Unix microseconds
-	highest uint64 // counter among them
-}
-
-func (e *engine) sweep(ctx context.Context, s *session, limit, skip int) (found, deleted, damaged int, err error) {
-	var x expired
-	var t script
-	t.add("SELECT ").add(e.now()).add(",digest,epoch,counter,written,state,meta FROM semel_record FORCE INDEX (semel_record_due) WHERE due<=").
-		add(e.now()).add(" ORDER BY due LIMIT ").number(uint64(limit)).add(" OFFSET ").number(uint64(skip))
-	err = s.each(ctx, string(t.b), func(_ int, values []driver.Value) {
-		found++
-		r, _ := readMeta(values[1:])
-		if r.damage != nil {
-			damaged++
-			return
-		}
-		x.at, x.highest = signed(values[0]), max(x.highest, r.version.Counter)
-		x.jobs = append(x.jobs, &job{next: semel.Record{Digest: r.digest}})
 	})
-	if err != nil || len(x.jobs) == 0 {
-		return found, 0, damaged, err
-	}
-	deleted, err = x.delete(ctx, s)
-	return found, deleted, damaged, err
+	return m, e.address.explain("measure", err)
 }
 
-// delete takes the records away, and lifts the floor over their versions in the
-// same transaction, as a claim expects.
-func (x *expired) delete(ctx context.Context, s *session) (deleted int, err error) {
-	var t script
-	t.add("START TRANSACTION;DELETE FROM semel_record WHERE digest IN (").digests(x.jobs).add(") AND due<=").integer(x.at).
-		add(" AND counter<=").number(x.highest).add(";SELECT ROW_COUNT();UPDATE semel_store SET floor=").number(x.highest).
-		add(" WHERE id=1 AND floor<").number(x.highest).add(";COMMIT")
-	s.dirty = true
-	defer s.clean()
-	err = s.each(ctx, string(t.b), func(_ int, values []driver.Value) { deleted = int(signed(values[0])) })
-	if err != nil {
-		return 0, fmt.Errorf("delete: %w", err)
+// noteMeasure takes what the tables themselves tell.
+func noteMeasure(m *semel.Measure, values []driver.Value) {
+	m.At = instant(values[0])
+	if n := signed(values[1]); n <= exactly {
+		m.Records = n
+	} else {
+		m.Records, m.Estimated = max(m.Records, n), true
 	}
-	s.dirty = false
-	return deleted, nil
+	if values[2] != nil {
+		m.OldestPending = instant(values[2])
+	}
+	if values[3] != nil && signed(values[3]) <= signed(values[0]) {
+		m.Overdue = instant(values[3])
+	}
 }

@@ -123,9 +123,9 @@ func (s *Store) prepare(ctx context.Context, c *session) error {
 	if err := e.probe(ctx, c); err != nil {
 		return err
 	}
-	if err := makeDays(ctx, c, false); err != nil {
+	if err := e.makeDays(ctx, c, false); err != nil {
 		s.about.Cautions = append(s.about.Cautions, fmt.Sprintf("the journal's days could not be made (%v): "+
-			"it goes on in one partition that cannot be dropped by day; run `semel migrate` each week as a user who has ALTER, CREATE, INSERT and DROP on semel_journal", err))
+			"it goes on in one partition that cannot be dropped by day; run `semel migrate` each week as a user who has ALTER, CREATE, INSERT, DROP and LOCK TABLES", err))
 	}
 	return nil
 }

@@ -6,10 +6,13 @@ import (
 	"embed"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/semelhq/semel"
 )
 
 //go:embed migrations/*.sql
@@ -49,7 +52,7 @@ func Migrate(ctx context.Context, url string) error {
 		if err := migrate(ctx, s); err != nil {
 			return err
 		}
-		return makeDays(ctx, s, true)
+		return e.makeDays(ctx, s, true)
 	}))
 }
 
@@ -145,6 +148,11 @@ const (
 	daysLeft  = 4 // or more: none are made
 )
 
+// oneDay is how long a day is, in UTC.
+const oneDay = 24 * time.Hour
+
+func dayOf(t time.Time) time.Time { return t.UTC().Truncate(oneDay) }
+
 // days is when they were last looked after.
 type days struct {
 	mu   sync.Mutex
@@ -161,40 +169,67 @@ func (d *days) look(ctx context.Context, e *engine) {
 	}
 	d.mu.Unlock()
 	if due {
-		_ = e.with(ctx, func(s *session) error { return makeDays(ctx, s, false) })
+		_ = e.with(ctx, func(s *session) error { return e.makeDays(ctx, s, false) })
 	}
 }
 
-// day is a partition of the journal.
-type day struct {
-	name string
-	end  time.Time // zero for rest
-	rows bool      // whether rest has any
+// calendar is the journal's partitions, in order, and the time. A line is in that
+// of its day; where days were dropped or never made, in the next that is there.
+type calendar struct {
+	days  []partition
+	stray bool // whether rest has lines
+	now   time.Time
 }
 
-// readDays gives the partitions in order, and the server's time.
-func readDays(ctx context.Context, s *session) (all []day, now time.Time, err error) {
-	err = s.each(ctx, "SELECT "+sqlNow+";SELECT PARTITION_NAME, PARTITION_DESCRIPTION FROM information_schema.PARTITIONS"+
+type partition struct {
+	name string
+	day  time.Time
+}
+
+// last is the end of the last day.
+func (c *calendar) last() time.Time {
+	if len(c.days) == 0 {
+		return time.Time{}
+	}
+	return c.days[len(c.days)-1].day.Add(oneDay)
+}
+
+// of gives the name of the partition in which a day's lines are, whether it has
+// only those.
+func (c *calendar) of(day time.Time) (name string, alone bool) {
+	for _, p := range c.days {
+		if p.day.Equal(day) {
+			return p.name, true
+		}
+	}
+	return rest, false
+}
+
+const rest = "rest"
+
+// calendar reads the partitions.
+func (e *engine) calendar(ctx context.Context, s *session) (c calendar, err error) {
+	final := ""
+	err = s.each(ctx, "SELECT "+e.now()+";SELECT PARTITION_NAME, PARTITION_DESCRIPTION FROM information_schema.PARTITIONS"+
 		" WHERE TABLE_SCHEMA=DATABASE() AND TABLE_NAME='semel_journal' AND PARTITION_NAME IS NOT NULL ORDER BY PARTITION_ORDINAL_POSITION;"+
 		"SELECT 1 FROM semel_journal PARTITION (rest) LIMIT 1",
 		func(set int, row []driver.Value) {
 			switch set {
 			case 0:
-				now = instant(row[0])
+				c.now = instant(row[0])
 			case 1:
-				d := day{name: text(row[0])}
+				final = text(row[0])
 				if micros, err := strconv.ParseInt(text(row[1]), 10, 64); err == nil {
-					d.end = time.UnixMicro(micros).UTC()
+					c.days = append(c.days, partition{final, time.UnixMicro(micros).UTC().Add(-oneDay)})
 				}
-				all = append(all, d)
 			case 2:
-				all[len(all)-1].rows = true
+				c.stray = true
 			}
 		})
-	if err == nil && (len(all) == 0 || all[len(all)-1].name != "rest") {
+	if err == nil && final != rest {
 		err = refused("the table semel_journal has not the partitions that it was made with, the last named rest; swaps go on, days are not made")
 	}
-	return all, now, err
+	return c, err
 }
 
 // text reads a column of characters.
@@ -208,60 +243,91 @@ func text(v driver.Value) string {
 	return ""
 }
 
+// strays gives the days that have lines in rest, oldest first. It reads all of it.
+func strays(ctx context.Context, s *session) (found []time.Time, err error) {
+	err = s.each(ctx, "SELECT DISTINCT written DIV "+strconv.FormatInt(oneDay.Microseconds(), 10)+" FROM semel_journal PARTITION (rest) ORDER BY 1",
+		func(_ int, row []driver.Value) {
+			found = append(found, time.UnixMicro(signed(row[0])*oneDay.Microseconds()).UTC())
+		})
+	return found, err
+}
+
 // makeDays makes the journal's days up to daysAhead from now. Unless it may take
 // its time, it leaves a last partition alone that has rows, since they would be
-// copied while swaps wait.
-func makeDays(ctx context.Context, s *session, slow bool) error {
-	all, now, err := readDays(ctx, s)
+// copied while swaps wait; else it makes days for those, too.
+func (e *engine) makeDays(ctx context.Context, s *session, slow bool) error {
+	c, err := e.calendar(ctx, s)
 	if err != nil {
 		return err
 	}
-	var last time.Time
-	if len(all) > 1 {
-		last = all[len(all)-2].end
-	}
-	today := now.UTC().Truncate(24 * time.Hour)
-	if last.After(today.AddDate(0, 0, daysLeft)) {
+	today := dayOf(c.now)
+	if c.last().After(today.AddDate(0, 0, daysLeft)) {
 		return nil
 	}
-	if all[len(all)-1].rows && !slow {
+	if c.stray && !slow {
 		return fmt.Errorf("the last partition has rows already")
 	}
 	return alone(ctx, s, "semel days", func() error {
-		again, _, err := readDays(ctx, s)
-		if err != nil || len(again) != len(all) {
+		again, err := e.calendar(ctx, s)
+		if err != nil || len(again.days) != len(c.days) {
 			return err // another has made them
 		}
-		t := (&script{}).add("SET SESSION lock_wait_timeout=2;ALTER TABLE semel_journal REORGANIZE PARTITION rest INTO (")
-		for end := today.AddDate(0, 0, 1); !end.After(today.AddDate(0, 0, daysAhead)); end = end.AddDate(0, 0, 1) {
-			if end.After(last) {
-				t.add("PARTITION d" + end.AddDate(0, 0, -1).Format("20060102") + " VALUES LESS THAN (").integer(end.UnixMicro()).add("),")
+		var made []time.Time
+		if c.stray {
+			if made, err = strays(ctx, s); err != nil {
+				return err
+			}
+			made = slices.DeleteFunc(made, func(d time.Time) bool { return !d.Before(today) })
+		}
+		for i := range daysAhead {
+			made = append(made, today.AddDate(0, 0, i))
+		}
+		t := (&script{}).add("ALTER TABLE semel_journal REORGANIZE PARTITION rest INTO (")
+		for _, d := range made {
+			if !d.Before(c.last()) {
+				t.add("PARTITION d" + d.Format("20060102") + " VALUES LESS THAN (").integer(d.Add(oneDay).UnixMicro()).add("),")
 			}
 		}
-		return s.do(ctx, string(t.add("PARTITION rest VALUES LESS THAN MAXVALUE)").b))
+		return reshape(ctx, s, string(t.add("PARTITION rest VALUES LESS THAN MAXVALUE)").b))
 	})
 }
 
-// DropDays takes those days out of the journal that ended before a time, each at
-// once however long it is, and tells how many. It needs the right to DROP. The
-// records are not touched; the history of keys before that time is gone.
-func (s *Store) DropDays(ctx context.Context, before time.Time) (int, error) {
-	e, dropped := s.engine, 0
-	err := e.with(ctx, func(c *session) error {
-		all, _, err := readDays(ctx, c)
-		if err != nil {
+// How partitions are made and dropped: whoever wants the journal alone has to wait
+// for the transactions that have written to it, and all who come later wait behind.
+// So on MariaDB it waits for less than anybody notices, rests, and tries again. On
+// MySQL the shortest wait is a second, and there it is tried once.
+const (
+	aloneFor   = "0.03" // seconds
+	aloneTries = 12
+	aloneRest  = 250 * time.Millisecond
+)
+
+// reshape changes the journal's partitions. semel.ErrUnavailable says that the
+// same may succeed later. After an error the session is not to be used again.
+func reshape(ctx context.Context, s *session, statement string) error {
+	take, give, tries := "SET SESSION lock_wait_timeout=1", "SET SESSION lock_wait_timeout=DEFAULT", 1
+	if s.facts.mariadb() {
+		// Only the wait for the lock is cut short, not what is done under it.
+		take = "SET SESSION max_statement_time=" + aloneFor + ";LOCK TABLES semel_journal WRITE;SET SESSION max_statement_time=0"
+		give, tries = "UNLOCK TABLES;SET SESSION max_statement_time=DEFAULT", aloneTries
+	}
+	for try := 1; ; try++ {
+		err := s.do(ctx, take)
+		if err == nil {
+			err = s.do(ctx, statement)
+		}
+		switch n := code(err); {
+		case err == nil:
+			return s.do(ctx, give)
+		case n != codeTimeout && n != codeLockWait:
 			return err
+		case try == tries:
+			return fmt.Errorf("%w: mysql: a transaction that stays open has used the journal, and requests shall not wait behind this; try again later: %w", semel.ErrUnavailable, err)
 		}
-		for _, d := range all {
-			if d.end.IsZero() || d.end.After(before) {
-				break
-			}
-			if err := c.do(ctx, "ALTER TABLE semel_journal DROP PARTITION `"+d.name+"`"); err != nil {
-				return err
-			}
-			dropped++
+		select {
+		case <-time.After(aloneRest):
+		case <-ctx.Done():
+			return context.Cause(ctx)
 		}
-		return nil
-	})
-	return dropped, e.address.explain("drop days of the journal", err)
+	}
 }

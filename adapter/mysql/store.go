@@ -24,6 +24,7 @@ type Store struct {
 	batch  *batch.Store // nil if each swap goes alone, or none goes
 	about  semel.Description
 	days   days
+	swept  atomic.Int64 // up to when the sweeper has dealt with what was due, Unix microseconds; 0 if it begins anew
 }
 
 var (
@@ -32,6 +33,8 @@ var (
 	_ semel.Sweeper   = (*Store)(nil)
 	_ semel.Lister    = (*Store)(nil)
 	_ semel.Journal   = (*Store)(nil)
+	_ semel.Days      = (*Store)(nil)
+	_ semel.Measurer  = (*Store)(nil)
 	_ semel.Describer = (*Store)(nil)
 )
 

@@ -5,12 +5,14 @@
 -- have to hold the time, and then one key would fit in twice. There is no other unique index, since checking one would
 -- lock the gaps between its rows.
 -- What the statements compare and the sweeper looks at stands in columns; the record itself is in meta.
+-- A finished record is due at the end of its replay if it keeps a result, then at that of its retention. What is pending is
+-- found in the same index, under NULL, by digest.
 CREATE TABLE IF NOT EXISTS semel_record (
 	digest  BINARY(32)       NOT NULL, -- SHA-256 or HMAC of scope and key; binary, so that no collation makes two keys one
 	epoch   BIGINT UNSIGNED  NOT NULL, -- of the version
 	counter BIGINT UNSIGNED  NOT NULL, -- of the version: one more with each write of the record
 	written BIGINT           NOT NULL, -- this server's clock at the last write: Unix microseconds
-	due     BIGINT           NULL,     -- when the sweeper may take it: Unix microseconds, NULL while it is pending
+	due     BIGINT           NULL,     -- when the sweeper looks at it: Unix microseconds, NULL while it is pending
 	state   TINYINT UNSIGNED NOT NULL, -- 1 pending, 2 done, 3 released
 	meta    MEDIUMBLOB       NOT NULL, -- the record less its result, with the SHA-256 of it and a checksum
 	result  LONGBLOB         NULL,     -- NULL where none is kept
