@@ -30,6 +30,7 @@ func loaded(t *testing.T, text string) Settings {
 const everyAssumption = `
 upstream: http://127.0.0.1:3000
 drain: 20s
+lifecycle: {journal: 90d}
 assumptions:
   client-attempts: 5
   client-timeout: 10s
@@ -81,7 +82,7 @@ func TestEveryAssumption(t *testing.T) {
 		t.Errorf("got  %+v\nwant %+v", s.Default.Assumptions, want)
 	}
 	facts := s.Facts(lifecycle.StoreFacts{Known: true, Description: semel.Description{Survives: semel.SurvivesCrash, Traits: []semel.Trait{semel.TraitClockOff}}})
-	if facts.Store.Survives != semel.SurvivesProcess || !slices.Equal(facts.Store.Traits, []semel.Trait{semel.TraitClockOff, semel.TraitEvicts, semel.TraitReplica}) || facts.Drain != 20*time.Second {
+	if facts.Store.Survives != semel.SurvivesProcess || !slices.Equal(facts.Store.Traits, []semel.Trait{semel.TraitClockOff, semel.TraitEvicts, semel.TraitReplica}) || facts.Drain != 20*time.Second || facts.Journal != 90*24*time.Hour {
 		t.Errorf("got %+v", facts)
 	}
 	own := want
@@ -115,14 +116,15 @@ func TestPlaces(t *testing.T) {
 		policy, field string
 		line          int
 	}{
-		{"POST /a", "timeout", 27},
-		{"POST /a", "resolve.not-done-after", 28},
-		{"POST /b", "resolve.not-done-after", 31},
-		{"POST /a", "assumptions.effect", 29},
-		{"POST /a", "assumptions.pause", 17},
-		{"POST /b", "assumptions.effect", 20},
-		{"POST /b", "lease", 30},
+		{"POST /a", "timeout", 28},
+		{"POST /a", "resolve.not-done-after", 29},
+		{"POST /b", "resolve.not-done-after", 32},
+		{"POST /a", "assumptions.effect", 30},
+		{"POST /a", "assumptions.pause", 18},
+		{"POST /b", "assumptions.effect", 21},
+		{"POST /b", "lease", 31},
 		{"", "drain", 3},
+		{"", "journal", 4},
 		{"", "store", 0},
 		{"*", "lease", 0},
 	} {

@@ -200,3 +200,19 @@ func (s *Settings) OwnRetentions() int {
 	}
 	return n
 }
+
+// Set sets one setting of the block as the file would.
+func (l *Lifecycle) Set(name, text string) error {
+	for _, field := range lifecycleFields() {
+		if field.Name != name {
+			continue
+		}
+		s := Settings{Lifecycle: *l}
+		if err := field.set(&s, nil, text); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		*l = s.Lifecycle
+		return nil
+	}
+	return fmt.Errorf("there is no setting %q under lifecycle", name)
+}

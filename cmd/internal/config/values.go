@@ -12,6 +12,9 @@ import (
 	"github.com/semelhq/semel"
 )
 
+// ParseDuration reads a time as settings have it, which is not 0.
+func ParseDuration(text string) (time.Duration, error) { return above(text) }
+
 // parseDuration reads 250ms, 30s, 5m, 24h, 7d, and several of them in a row.
 func parseDuration(text string) (time.Duration, error) {
 	days, rest, has := strings.Cut(text, "d")
