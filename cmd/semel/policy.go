@@ -116,12 +116,12 @@ func judge(s *config.Settings, store lifecycle.StoreFacts, log *slog.Logger) err
 	return nil
 }
 
-// refusesPolicy tells whether a report has what makes a policy itself invalid, which
-// the settings then refuse as well.
+// refusesPolicy tells whether a report has what makes a policy itself invalid, or the
+// sweeper's settings, which are then refused by them as well.
 func refusesPolicy(report *lifecycle.Report) bool {
 	for _, f := range report.Findings {
 		switch f.Rule {
-		case "lease-short", "replay-negative", "remember-below-replay", "remember-below-lease", "policy":
+		case "lease-short", "replay-negative", "remember-below-replay", "remember-below-lease", "policy", "journal-short":
 			return true
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -13,7 +14,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/semelhq/semel/cmd/internal/config"
 	"github.com/semelhq/semel/internal/server"
+	"github.com/semelhq/semel/lifecycle"
 )
 
 var update = flag.Bool("update", false, "write the reports in testdata/policy anew")
@@ -199,5 +202,30 @@ func TestPolicyAsksTheStore(t *testing.T) {
 		if code != 2 || !strings.Contains(errs.String(), "[retention]") || !strings.Contains(errs.String(), "has to be at least 4d30s") {
 			t.Errorf("%v: exit %d\n%s%s", args, code, out.String(), errs.String())
 		}
+	}
+}
+
+// TestJudgeLogs: a gateway that starts tells what the linter warns of, once; the
+// store's weaknesses are told where the store is.
+func TestJudgeLogs(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "semel.yaml")
+	text := "upstream: http://127.0.0.1:3000\nassumptions: {client-timeout: 9s, store-traits: [lossy-failover]}\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	settings, err := config.Load(config.Sources{File: file})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := judge(&settings, lifecycle.StoreFacts{}, slog.New(slog.NewTextHandler(&out, nil))); err != nil {
+		t.Fatal(err)
+	}
+	var told []string
+	for _, found := range regexp.MustCompile(`level=(\w+) msg=.*\[([a-z-]+)\]" route=(\S+)`).FindAllStringSubmatch(out.String(), -1) {
+		told = append(told, strings.Join(found[1:], " "))
+	}
+	if want := []string{"WARN wait-cut *", "WARN lease-retries *"}; !slices.Equal(slices.Sorted(slices.Values(told)), slices.Sorted(slices.Values(want))) {
+		t.Errorf("got %q\n%s", told, out.String())
 	}
 }
