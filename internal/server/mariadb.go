@@ -26,6 +26,9 @@ type MariaDBOptions struct {
 	// empty value leaves the name alone. They go over the defaults here: MariaDB's
 	// own, but 300 connections, names of clients not looked up, and a small redo log.
 	Settings map[string]string
+	// Environment is added to the server's, as "NAME=value": for a library that gives
+	// it another clock.
+	Environment []string
 }
 
 // MariaDB is a MariaDB server. It is safe for concurrent use.
@@ -97,7 +100,9 @@ func newMariaDB(dir string, o MariaDBOptions) (*MariaDB, string, error) {
 			if m.first != "" {
 				args = append(args, "--init-file="+m.first)
 			}
-			return exec.Command(binary, args...)
+			command := exec.Command(binary, args...)
+			command.Env = append(environment(dir), o.Environment...)
+			return command
 		},
 		ready: func(int) error { return m.answers() },
 	}
