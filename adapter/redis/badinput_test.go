@@ -149,7 +149,7 @@ func TestRights(t *testing.T) {
 		return "redis://" + name + ":pw@" + server.Address()
 	}
 	all := []string{
-		"~semel:*", "&semel:*", "+@connection", "+info", "+config|get", "+eval", "+evalsha", "+hget", "+hset", "+hsetnx", "+hdel", "+hgetall", "+hincrby",
+		"~semel:*", "&semel:*", "+@connection", "+info", "+getrange", "+dbsize", "+memory|usage", "+config|get", "+eval", "+evalsha", "+hget", "+hset", "+hsetnx", "+hdel", "+hgetall", "+hincrby",
 		"+time", "+mget", "+mset", "+get", "+set", "+exists", "+publish", "+subscribe", "+unsubscribe", "+scan", "+wait",
 	}
 	without := func(word string) []string {

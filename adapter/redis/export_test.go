@@ -17,3 +17,6 @@ func PretendOld(s *Store) {
 
 // Patrol has the store look at its servers now.
 func Patrol(s *Store) { s.client.round(context.Background()) }
+
+// Bury has the store take away results that are spent, now.
+func Bury(s *Store) (int, error) { return s.client.bury(context.Background(), 0) }

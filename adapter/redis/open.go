@@ -49,6 +49,10 @@ type Options struct {
 	// CheckEvery is how often the servers' settings and terms are looked at again.
 	// Default 1 s.
 	CheckEvery time.Duration
+	// Results is how often results are looked for that cannot be replayed any more,
+	// and taken away: all records are looked at, in a twentieth of the time, by one
+	// process at a time. Negative: never; they then go with their keys. Default 10 min.
+	Results time.Duration
 	// Batch sets how swaps are collected into calls. Default: two calls under way,
 	// at most 256 swaps in each.
 	Batch batch.Options
@@ -64,6 +68,7 @@ func (o Options) filled(t *target) Options {
 		o.Slots = 1
 	}
 	o.CheckEvery = cmp.Or(o.CheckEvery, time.Second)
+	o.Results = cmp.Or(o.Results, 10*time.Minute)
 	o.Batch.MaxBatch = cmp.Or(o.Batch.MaxBatch, 256)
 	o.Batch.Workers = cmp.Or(o.Batch.Workers, 2)
 	o.Batch.MaxBytes = cmp.Or(o.Batch.MaxBytes, 1<<20)
@@ -137,7 +142,7 @@ func Open(ctx context.Context, url string, o Options) (*Store, error) {
 		c.close()
 		return nil, err
 	}
-	return &Store{client: c, batch: batch.New(c, o.Batch)}, nil
+	return &Store{client: c, batch: batch.New(c, o.Batch), rounds: map[string]*rounds{}}, nil
 }
 
 // connect opens the connections. Nothing below may send again what was sent:
@@ -204,6 +209,9 @@ func (c *client) begin(ctx context.Context) error {
 		}
 	}
 	c.patrols.Go(c.patrol)
+	if c.options.Results > 0 {
+		c.patrols.Go(c.undertake)
+	}
 	return nil
 }
 

@@ -35,17 +35,53 @@ func appendBody(b []byte, r *semel.Record) []byte {
 // decode reads a value; its Result is a copy. The error is [semel.ErrDamaged].
 func decode(digest semel.Digest, value string) (semel.Record, error) {
 	b := []byte(value)
+	version, at, err := parseHead(b)
+	if err != nil {
+		return semel.Record{}, err
+	}
+	r, err := parseBody(digest, b[headLen:])
+	r.Version, r.WrittenAt = version, at
+	return r, err
+}
+
+// entryEnd tells where the entry ends in a value of which at least the beginning
+// is there, and the result begins; 0 if that cannot be told.
+func entryEnd(value string) int {
+	if len(value) < headLen+4 {
+		return 0
+	}
+	return headLen + 4 + int(min(binary.BigEndian.Uint32([]byte(value[headLen:headLen+4])), 2*maxRecord))
+}
+
+// decodeHead reads a value of which the result is missing, or a part of it. The
+// record has none, and keeps Replay.
+func decodeHead(digest semel.Digest, value string) (semel.Record, error) {
+	b := []byte(value)
+	version, at, err := parseHead(b)
+	if err != nil {
+		return semel.Record{}, err
+	}
+	end := entryEnd(value)
+	if end > len(b) {
+		return semel.Record{}, fmt.Errorf("%w: it was cut off", semel.ErrDamaged)
+	}
+	e, err := semel.ParseEntry(digest, b[headLen+4:end])
+	r := e.Record
+	r.Version, r.WrittenAt = version, at
+	return r, err
+}
+
+// parseHead reads what the script puts before an entry.
+func parseHead(b []byte) (semel.Version, time.Time, error) {
 	if len(b) < headLen+4 {
-		return semel.Record{}, fmt.Errorf("%w: it has %d bytes, and at least %d are needed", semel.ErrDamaged, len(b), headLen+4)
+		return semel.Version{}, time.Time{}, fmt.Errorf("%w: it has %d bytes, and at least %d are needed", semel.ErrDamaged, len(b), headLen+4)
 	}
 	version := semel.Version{Epoch: binary.BigEndian.Uint64(b), Counter: binary.BigEndian.Uint64(b[8:])}
 	micros := binary.BigEndian.Uint64(b[16:])
 	if version.Epoch == 0 || version.Epoch+micros+3*version.Counter != binary.BigEndian.Uint64(b[24:]) {
-		return semel.Record{}, fmt.Errorf("%w: its version and time contradict each other", semel.ErrDamaged)
+		return semel.Version{}, time.Time{}, fmt.Errorf("%w: its version and time contradict each other", semel.ErrDamaged)
 	}
-	r, err := parseBody(digest, b[headLen:])
-	r.Version, r.WrittenAt = version, time.UnixMicro(int64(micros))
-	return r, err
+	return version, time.UnixMicro(int64(micros)), nil
 }
 
 // parseBody reads what appendBody or appendCopy wrote.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/semelhq/semel"
 	"github.com/semelhq/semel/store/batch"
@@ -13,6 +14,9 @@ import (
 type Store struct {
 	client *client
 	batch  *batch.Store
+
+	measuring sync.Mutex
+	rounds    map[string]*rounds // by server; guarded by measuring
 }
 
 var (
@@ -21,6 +25,7 @@ var (
 	_ semel.Lister    = (*Store)(nil)
 	_ semel.Watcher   = (*Store)(nil)
 	_ semel.Describer = (*Store)(nil)
+	_ semel.Measurer  = (*Store)(nil)
 )
 
 // Get is part of semel.Store: one round trip, to the server that writes.
