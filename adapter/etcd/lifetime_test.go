@@ -114,6 +114,45 @@ func TestSweepOfWhatWasNotMeant(t *testing.T) {
 	}
 }
 
+// What is written while the sweeper works is never lost to a tombstone of the
+// version before.
+func TestSweepIsFenced(t *testing.T) {
+	s := open(t, at(servers.Etcd(t), "fenced"), etcd.Options{})
+	for range 3 {
+		all := spent(t, s, 240)
+		pause(t, s, all[239].WrittenAt)
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if _, err := s.Sweep(t.Context(), 1000); err != nil {
+				t.Error(err)
+			}
+		})
+		for part := range 4 {
+			wg.Go(func() {
+				for i := part; i < len(all); i += 4 {
+					next := done(all[i], 99, "another")
+					next.Replay, next.TTL = time.Hour, 2*time.Hour
+					all[i] = swap(t, s, all[i].Version, next)
+				}
+			})
+		}
+		wg.Wait()
+		for i := range all {
+			got, err := s.Get(t.Context(), all[i].Digest)
+			if err != nil || got.Record.Version != all[i].Version || string(got.Record.Result) != "another" {
+				t.Fatalf("held: %+v, %v; want %+v", got.Record, err, all[i])
+			}
+			next := all[i]
+			next.State, next.TTL, next.Replay = semel.Released, 0, 0
+			all[i] = swap(t, s, all[i].Version, next)
+		}
+		pause(t, s, all[239].WrittenAt)
+		if _, err := s.Sweep(t.Context(), 1000); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // A large day goes in pieces, and no other with it.
 func TestLargeDayIsDropped(t *testing.T) {
 	e := servers.Etcd(t)
