@@ -11,13 +11,18 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/semelhq/semel"
+	"github.com/semelhq/semel/cmd/internal/config"
 	"github.com/semelhq/semel/cmd/internal/serving"
 	"github.com/semelhq/semel/cmd/internal/stores"
+	"github.com/semelhq/semel/cmd/internal/upkeep"
+	"github.com/semelhq/semel/lifecycle"
 )
 
 type listOptions struct {
 	store, state, scope, after string
 	limit                      int
+	growth                     bool
+	remember                   string
 	json                       bool
 }
 
@@ -42,11 +47,20 @@ func listCommand() *cobra.Command {
   released   it ended without any effect; the next request runs it
   in-doubt   it was started and nobody knows whether it ran: look at these
 
+With --growth it tells how much there is instead: records, bytes, what waits, what
+comes in, and what that will come to, by scopes.
+
 It only reads; a gateway may be running. Records come ordered by digest.`,
 		Example: `  semel list --state in-doubt
+  semel list --growth --remember 30d
   semel list --limit 1000 --json | jq -r '.records[].key'`,
 		Args: checked(cobra.NoArgs),
-		RunE: func(c *cobra.Command, _ []string) error { return o.run(c) },
+		RunE: func(c *cobra.Command, _ []string) error {
+			if o.growth {
+				return o.runGrowth(c)
+			}
+			return o.run(c)
+		},
 	}
 	flags := c.Flags()
 	addStore(flags, &o.store)
@@ -54,6 +68,8 @@ It only reads; a gateway may be running. Records come ordered by digest.`,
 	flags.StringVar(&o.scope, "scope", "", "only keys of this `SCOPE`, as shown, or the part of it before a |")
 	flags.IntVar(&o.limit, "limit", defaultLimit, "at most `N` keys")
 	flags.StringVar(&o.after, "after", "", "go on after this `DIGEST`, the last one of the page before")
+	flags.BoolVar(&o.growth, "growth", false, "tell how much there is, and what it will come to")
+	flags.StringVar(&o.remember, "remember", "", "with --growth: if keys were remembered for this `TIME`")
 	flags.BoolVar(&o.json, "json", false, "print one JSON object")
 	flags.BoolP("help", "h", false, "show this")
 	c.DisableFlagsInUseLine = true
@@ -90,6 +106,9 @@ func (o *listOptions) filter() (semel.Filter, error) {
 
 func (o *listOptions) run(c *cobra.Command) error {
 	filter, err := o.filter()
+	if o.remember != "" {
+		err = errors.Join(err, errors.New("--remember belongs to --growth"))
+	}
 	if err != nil {
 		return usageError{err}
 	}
@@ -171,6 +190,58 @@ func (o *listOptions) print(c *cobra.Command, records []semel.Record, more bool,
 	if more {
 		fmt.Fprintf(c.ErrOrStderr(), "%d shown, and there are more: --limit N, or --after %s\n", len(records), records[len(records)-1].Digest)
 	}
+}
+
+// topScopes is how many scopes are told one by one.
+const topScopes = 10
+
+// runGrowth tells how much the store holds.
+func (o *listOptions) runGrowth(c *cobra.Command) error {
+	for _, name := range [...]string{"state", "scope", "limit", "after"} {
+		if c.Flags().Changed(name) {
+			return usageError{fmt.Errorf("--%s is for a list of keys, and --growth is about all of them; leave one of them away", name)}
+		}
+	}
+	var remember time.Duration
+	if o.remember != "" {
+		var err error
+		if remember, err = config.ParseDuration(o.remember); err != nil {
+			return usageError{fmt.Errorf("--remember: %w", err)}
+		}
+	}
+	store, err := readStore(c.Context(), o.store)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	g, err := lifecycle.Measure(c.Context(), store, lifecycle.MeasureOptions{Scopes: topScopes})
+	if err != nil {
+		return err
+	}
+	report := upkeep.NewReport(store.URL, &g, remember)
+	if o.json {
+		return json.NewEncoder(c.OutOrStdout()).Encode(report)
+	}
+	p := newPaper(c.OutOrStdout())
+	style := upkeep.Style{Bold: p.bold, Span: span, Scope: scopeInWords}
+	if serving.IsTerminal(p.Writer) {
+		style.Width = columns - 43
+	}
+	_, err = fmt.Fprint(p, report.Text(style))
+	return err
+}
+
+// scopeInWords is whose it is, and which operation.
+func scopeInWords(scope string) string {
+	whole, step, isStep := splitStep(scope)
+	who, operation, _ := splitScope(whole)
+	if isStep {
+		operation = "step " + step + " of " + operation
+	}
+	if operation == "" {
+		return printable(scope)
+	}
+	return shorten(printable(who), 12) + " " + printable(operation)
 }
 
 // cell shortens what stands in a terminal; programs get all of it.
