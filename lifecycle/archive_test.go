@@ -74,6 +74,14 @@ func TestADirectoryKeepsAllOrNothing(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	holds(t, path, "day", "first")
+	// The disk keeps something else than what was written.
+	if err := a.Put(ctx, "day", func(w io.Writer) error {
+		files, err := filepath.Glob(filepath.Join(path, ".semel-*"))
+		return errors.Join(err, text("good")(w), os.WriteFile(files[0], []byte("bad!"), 0o600))
+	}); err == nil || !strings.Contains(err.Error(), "not what was written") {
+		t.Errorf("got %v", err)
+	}
+	holds(t, path, "day", "first")
 	var all sync.WaitGroup
 	for range 8 {
 		all.Go(func() {

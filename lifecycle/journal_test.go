@@ -221,6 +221,23 @@ func TestTheTrailOutlivesTheKey(t *testing.T) {
 	})
 }
 
+// A day goes when its last line has been kept for as long as Journal says, and it has
+// been over for an hour.
+func TestWhenADayGoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		s := w.sweeper(w.trail, lifecycle.Options{Journal: 72 * time.Hour, Growth: -1})
+		time.Sleep(day + 72*time.Hour + time.Hour - time.Second)
+		if p, err := s.Once(t.Context()); err != nil || p.Dropped != 0 {
+			t.Errorf("a second too early: %+v, %v", p, err)
+		}
+		time.Sleep(time.Second)
+		if p, err := s.Once(t.Context()); err != nil || p.Dropped != 1 || p.Archived != 0 {
+			t.Errorf("at its time: %+v, %v", p, err)
+		}
+	})
+}
+
 // all gives the entries of the days that are over and were written so far.
 func (w *world) all() (out []semel.Entry) {
 	w.mu.Lock()

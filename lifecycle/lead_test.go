@@ -19,6 +19,7 @@ type cut struct {
 	off         atomic.Bool
 	unconfirmed atomic.Bool
 	onSweep     func()
+	onGet       func(digest semel.Digest)
 }
 
 func (s *cut) Get(ctx context.Context, d semel.Digest) (semel.Reading, error) {
@@ -27,6 +28,9 @@ func (s *cut) Get(ctx context.Context, d semel.Digest) (semel.Reading, error) {
 	}
 	r, err := s.trail.Get(ctx, d)
 	r.Unconfirmed = s.unconfirmed.Load()
+	if s.onGet != nil {
+		s.onGet(d)
+	}
 	return r, err
 }
 
@@ -86,6 +90,32 @@ func TestOneProcessWorksAtATime(t *testing.T) {
 		}
 		if failed := w.told(lifecycle.Failed); failed != nil {
 			t.Errorf("failed: %v", failed[0].Err)
+		}
+	})
+}
+
+// Two processes see that it is time. The second comes when the first is through.
+func TestTwoSeeThatItIsTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		slow := &cut{trail: w.trail}
+		first, second := w.sweeper(w.trail, lifecycle.Options{}), w.sweeper(slow, lifecycle.Options{})
+		times := 0
+		slow.onGet = func(semel.Digest) {
+			if times++; times == 1 {
+				if _, err := first.Once(t.Context()); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		defer w.run(second)()
+		time.Sleep(30 * time.Second)
+		if n := len(w.told(lifecycle.Swept)); n != 1 || times == 0 {
+			t.Errorf("%d passes at one time", n)
+		}
+		time.Sleep(time.Hour)
+		if n := len(w.told(lifecycle.Swept)); n < 50 {
+			t.Errorf("%d passes in an hour", n)
 		}
 	})
 }
