@@ -3,6 +3,8 @@ package lifecycle_test
 import (
 	"encoding/json"
 	"fmt"
+	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -261,6 +263,35 @@ func TestFieldBug12_OneTimeForClaimAndRecord(t *testing.T) {
 	r := lint(func(_ *lifecycle.Facts, p *lifecycle.PolicyFacts) { p.Policy.Lease, p.Policy.Replay = oneDay, oneDay })
 	if len(r.Findings) != 1 || r.Findings[0].Rule != "lease-retries" || !strings.Contains(r.Findings[0].Do, "Set lease: 1m22s") {
 		t.Errorf("got %+v", r.Findings)
+	}
+}
+
+// TestLintRulesAreDocumented: whoever meets a rule's name finds it in the guide, and
+// the guide names no other.
+func TestLintRulesAreDocumented(t *testing.T) {
+	source, err := os.ReadFile("lintrules.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	guide, err := os.ReadFile("../docs/guides/policy-check.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(guide), "## What is found")
+	table, _, _ = strings.Cut(table, "Names of rules")
+	var rules, told []string
+	for _, m := range regexp.MustCompile(`l\.add\(.*?, "([a-z-]+)", `).FindAllStringSubmatch(string(source), -1) {
+		rules = append(rules, m[1])
+	}
+	for row := range strings.SplitSeq(table, "\n| `") {
+		for _, m := range regexp.MustCompile("`?([a-z]+(-[a-z]+)*)`[, ]").FindAllStringSubmatch(strings.SplitN(row, "|", 2)[0], -1) {
+			told = append(told, m[1])
+		}
+	}
+	slices.Sort(rules)
+	slices.Sort(told)
+	if rules = slices.Compact(rules); len(rules) < 40 || !slices.Equal(rules, told) {
+		t.Errorf("in the source %q\nin the guide  %q", rules, told)
 	}
 }
 

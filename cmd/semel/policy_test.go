@@ -183,17 +183,24 @@ func TestPolicyUsage(t *testing.T) {
 // TestPolicyAsksTheStore: an evicting Redis is found by its own settings, and a gateway
 // refuses what the check refuses.
 func TestPolicyAsksTheStore(t *testing.T) {
-	redis, err := server.StartRedis(t.TempDir(), server.RedisOptions{Settings: map[string]string{"maxmemory-policy": "allkeys-lru"}})
-	if err != nil {
-		t.Fatal(err)
+	redis := func(settings map[string]string) string {
+		s, err := server.StartRedis(t.TempDir(), server.RedisOptions{Settings: settings})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = s.Kill() })
+		return s.URL()
 	}
-	t.Cleanup(func() { _ = redis.Kill() })
 	file := filepath.Join(t.TempDir(), "semel.yaml")
 	if err := os.WriteFile(file, []byte("upstream: http://127.0.0.1:3000\nassumptions: {partition: 4d}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	code, stdout, _ := policyCheck(file, "--store", redis.URL())
+	code, stdout, _ := policyCheck(file, "--store", redis(map[string]string{"maxmemory-policy": "allkeys-lru"}))
 	if code != 1 || !strings.Contains(stdout, "allkeys-lru") || !strings.Contains(stdout, "2 refusals") || !strings.Contains(stdout, "rule store-refused") {
+		t.Errorf("exit %d:\n%s", code, stdout)
+	}
+	code, stdout, _ = policyCheck(file, "--store", redis(map[string]string{"appendonly": "yes", "appendfsync": "everysec"}))
+	if code != 1 || !strings.Contains(stdout, "1 refusal, 1 warning") || !strings.Contains(stdout, "rule store-crash") || !strings.Contains(stdout, "rule store-journal") {
 		t.Errorf("exit %d:\n%s", code, stdout)
 	}
 	for _, args := range [][]string{{"--validate"}, {"--listen", "127.0.0.1:0", "--store", "memory:"}} {

@@ -171,9 +171,6 @@ func (s *Settings) place(f lifecycle.Finding) *token.Token {
 		}
 	}
 	name := f.Field
-	if name == "journal" {
-		name = kept + name
-	}
 	for name != "" {
 		if at := r.at[name]; at != nil {
 			return at
