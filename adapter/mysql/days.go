@@ -210,27 +210,28 @@ func (e *engine) dropPartition(ctx context.Context, s *session, day time.Time, n
 }
 
 // strayChunk is how many lines one transaction deletes.
-const strayChunk = 2000
+const strayChunk = 500
 
 // deleteStrays deletes a day's lines from the last partition. It finds them without
-// locks, so that it does not wait for the lines of today.
+// locks and deletes each by its whole key, so that it waits for no line of today.
 func deleteStrays(ctx context.Context, s *session, day time.Time) error {
 	for last := uint64(0); ; {
 		var find, remove script
-		find.add("SELECT n FROM semel_journal PARTITION (rest) WHERE" + within(day) + " n>").number(last).add(" ORDER BY n LIMIT ").number(strayChunk)
-		remove.add("DELETE FROM semel_journal PARTITION (rest) WHERE n IN (")
+		find.add("SELECT n,written FROM semel_journal PARTITION (rest) WHERE" + within(day) + " n>").number(last).add(" ORDER BY n LIMIT ").number(strayChunk)
+		remove.add("START TRANSACTION;")
 		n := 0
 		err := s.each(ctx, string(find.b), func(_ int, row []driver.Value) {
-			if n++; n > 1 {
-				remove.add(",")
-			}
-			last = unsigned(row[0])
-			remove.number(last)
+			n, last = n+1, unsigned(row[0])
+			remove.add("DELETE FROM semel_journal WHERE n=").number(last).add(" AND written=").integer(signed(row[1])).add(";")
 		})
 		if err != nil || n == 0 {
 			return err
 		}
-		if err := s.do(ctx, string(remove.add(")").b)); err != nil {
+		s.dirty = true
+		err = s.do(ctx, string(remove.add("COMMIT").b))
+		s.dirty = err != nil
+		s.clean()
+		if err != nil {
 			return err
 		}
 	}
