@@ -167,6 +167,15 @@ func TestRights(t *testing.T) {
 	if _, err := s.List(t.Context(), semel.Filter{}); err != nil {
 		t.Errorf("the README's ACL line does not do for List: %v", err)
 	}
+	if n, err := redis.Bury(s); err != nil || n != 0 {
+		t.Errorf("the README's ACL line does not do for results: %d, %v", n, err)
+	}
+	if m, err := s.Measure(t.Context()); err != nil || m.Records != 1 || m.Bytes <= 0 {
+		t.Errorf("the README's ACL line does not do for Measure: %+v, %v", m, err)
+	}
+	if m, err := open(t, user("small", without("+memory|usage")...), redis.Options{}).Measure(t.Context()); err != nil || m.Records != 1 || m.Bytes != -1 {
+		t.Errorf("without MEMORY USAGE: %+v, %v; want -1 bytes", m, err)
+	}
 	managed := open(t, user("managed", without("+config|get")...), redis.Options{})
 	if d := managed.Describe(); d.Survives != semel.SurvivesProcess || !strings.Contains(strings.Join(d.Cautions, " "), "TrustFsync") {
 		t.Errorf("without CONFIG: %+v; want process, and a word of TrustFsync", d)
@@ -177,7 +186,7 @@ func TestRights(t *testing.T) {
 	}
 	// News are a hint: without the right to publish, swaps go on.
 	mustSwap(t, open(t, user("mute", without("+publish")...), redis.Options{}), semel.Version{}, done(2))
-	for _, missing := range []string{"+info", "+eval", "+hget", "+hgetall", "~semel:*", "+evalsha", "+mset", "+hincrby", "+exists", "+set"} {
+	for _, missing := range []string{"+info", "+eval", "+hget", "+hgetall", "~semel:*", "+evalsha", "+mset", "+hincrby", "+exists", "+set", "+getrange"} {
 		s, err := redis.Open(t.Context(), user("lacks", append([]string{"reset", "on", ">pw"}, without(missing)...)...), redis.Options{})
 		if err == nil {
 			_, err = semel.NewGuard(s, semel.Options{})

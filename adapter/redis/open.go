@@ -210,6 +210,10 @@ func (c *client) begin(ctx context.Context) error {
 	}
 	c.patrols.Go(c.patrol)
 	if c.options.Results > 0 {
+		// Who may not look, says so now: a round has nobody to tell it to.
+		if err := c.rueidis.Do(ctx, c.rueidis.B().Getrange().Key(c.slots[0].meta+"turn").Start(0).End(0).Build()).Error(); err != nil {
+			return c.explain("look for results to take away", err)
+		}
 		c.patrols.Go(c.undertake)
 	}
 	return nil
