@@ -67,15 +67,14 @@ func TestQuotaBurstThenEvenly(t *testing.T) {
 // A number that does not divide its time is never exceeded, however long it runs.
 func TestQuotaIsRoundedDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := newQuota(t, lifecycle.QuotaOptions{NewKeys: 7, Per: time.Second, Burst: 1})
-		in := begun(t, q, "a", 1) - 1 // the burst
-		for start := time.Now(); time.Since(start) < time.Minute-time.Millisecond; {
-			wait, _ := q.Enter(t.Context(), "a")
-			time.Sleep(wait)
-			in += begun(t, q, "a", 1)
+		const most = 100_000
+		q := newQuota(t, lifecycle.QuotaOptions{NewKeys: 669, Per: time.Millisecond, Burst: most})
+		if in := begun(t, q, "a", most+1); in != most {
+			t.Fatalf("%d at once, want the burst of %d", in, most)
 		}
-		if in > 7*60 || in < 7*60-1 {
-			t.Errorf("%d in a minute, want 420, and not more", in)
+		time.Sleep(100 * time.Millisecond)
+		if in := begun(t, q, "a", most); in > 66_900 || in < 66_800 {
+			t.Errorf("%d came back in 100 times 1ms, want 669 in each, and not more", in)
 		}
 	})
 }

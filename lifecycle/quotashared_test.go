@@ -25,6 +25,9 @@ type counted struct {
 // CompareAndSwap is part of semel.Store.
 func (c *counted) CompareAndSwap(ctx context.Context, old semel.Version, next semel.Record) (semel.Reading, error) {
 	c.swaps.Add(1)
+	if ctx.Err() != nil {
+		return semel.Reading{}, ctx.Err()
+	}
 	if c.away.Load() {
 		return semel.Reading{}, errors.New("the store is away")
 	}
@@ -76,9 +79,13 @@ func TestQuotaSharedByProcesses(t *testing.T) {
 					t.Errorf("over quota: let in %v, or wait %v, want the rest of the window, 1m", ok, wait)
 				}
 			}
-			if n := store.swaps.Load(); n != 0 {
+			if n := store.swaps.Swap(0); n != 0 {
 				t.Errorf("the store was written %d times for those over quota", n)
 			}
+			if in := begun(t, quotas[0], "other", 5); in != 5 {
+				t.Errorf("%d of 5 of another tenant let in", in)
+			}
+			store.swaps.Store(0)
 			time.Sleep(time.Minute)
 		}
 	})
@@ -213,6 +220,9 @@ func TestQuotaSharedContextEnds(t *testing.T) {
 		}
 		start := time.Now()
 		all.Wait()
+		if n := slow.calls.Load(); n != 1 {
+			t.Errorf("the store was asked %d times by requests that came together, want once", n)
+		}
 		if took := time.Since(start); took > 500*time.Millisecond {
 			t.Errorf("they waited %v for a store that hangs, want 500ms", took)
 		}
@@ -223,6 +233,9 @@ func TestQuotaSharedContextEnds(t *testing.T) {
 			q.Leave("acme", true)
 		}
 		slow.hang.Store(false)
+		if _, ok := q.Enter(ended, "other"); !ok {
+			t.Error("what one request asks of the store is for others as well, and does not end with it")
+		}
 		time.Sleep(2 * time.Second)
 		if more := begun(t, q, "acme", 50); more != 10-int(in.Load()) {
 			t.Errorf("%d let in after %d, want 10 in all", more, in.Load())
@@ -233,12 +246,17 @@ func TestQuotaSharedContextEnds(t *testing.T) {
 // hanging is a store that does not answer while it hangs.
 type hanging struct {
 	semel.Store
-	hang atomic.Bool
+	hang  atomic.Bool
+	calls atomic.Int64 // while it hangs
 }
 
 // CompareAndSwap is part of semel.Store.
 func (h *hanging) CompareAndSwap(ctx context.Context, old semel.Version, next semel.Record) (semel.Reading, error) {
+	if ctx.Err() != nil {
+		return semel.Reading{}, ctx.Err()
+	}
 	if h.hang.Load() {
+		h.calls.Add(1)
 		<-ctx.Done()
 		return semel.Reading{}, ctx.Err()
 	}

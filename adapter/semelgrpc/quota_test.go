@@ -48,8 +48,11 @@ func TestQuotaExceeded(t *testing.T) {
 			if a := ask(t, cc, charge, "100", "idempotency-key", "a", "x-plan", "gold"); !a.replayed() {
 				t.Errorf("a duplicate over quota: %v", a.err)
 			}
+			if a := ask(t, cc, charge, "100", "idempotency-key", "c", "x-plan", "gold", "x-tenant", "another"); (a.err == nil) != (tenant == nil) {
+				t.Errorf("another client of the same plan: %v", a.err)
+			}
 			other := ask(t, cc, charge, "100", "idempotency-key", "c", "x-plan", "iron")
-			if (other.err == nil) != (tenant != nil) || runs.Load() != 2 && tenant == nil {
+			if (other.err == nil) != (tenant != nil) || runs.Load() != 3 {
 				t.Errorf("another plan of the same client: %v; ran %d times", other.err, runs.Load())
 			}
 		})
