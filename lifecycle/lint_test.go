@@ -2,6 +2,7 @@ package lifecycle_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"regexp"
@@ -263,6 +264,32 @@ func TestFieldBug12_OneTimeForClaimAndRecord(t *testing.T) {
 	r := lint(func(_ *lifecycle.Facts, p *lifecycle.PolicyFacts) { p.Policy.Lease, p.Policy.Replay = oneDay, oneDay })
 	if len(r.Findings) != 1 || r.Findings[0].Rule != "lease-retries" || !strings.Contains(r.Findings[0].Do, "Set lease: 1m22s") {
 		t.Errorf("got %+v", r.Findings)
+	}
+}
+
+// TestLintKnowsLeases: a claim is lost half a lease after its renewal was due, and no
+// sooner, which the advice about pauses rests on.
+func TestLintKnowsLeases(t *testing.T) {
+	policy, err := semel.Policy{Lease: 30 * time.Second}.Filled()
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := time.Unix(1e9, 0)
+	a := semel.NewAttempt(semel.Ask{Policy: &policy}, semel.Digest{1}, "test", func() semel.Nonce { return semel.Nonce{1} })
+	record := a.Begin(start, start).Swap.Next
+	record.Version, record.WrittenAt = semel.Version{Epoch: 1, Counter: 1}, start
+	run := a.Reply(start, semel.Reading{Record: record, Now: start}, nil)
+	now := run.Until
+	for move := a.Renew(now); move.Do != semel.Stop; {
+		if move.Do == semel.Sleep {
+			now = move.Until
+			move = a.Wake(now)
+		} else {
+			move = a.Reply(now, semel.Reading{}, errors.New("no answer"))
+		}
+	}
+	if run.Do != semel.Run || now.Sub(run.Until) != policy.Lease/2 {
+		t.Errorf("renewed after %v, lost %v later; want a third and a half of %v", run.Until.Sub(start), now.Sub(run.Until), policy.Lease)
 	}
 }
 

@@ -100,12 +100,12 @@ func (l *linter) lease() {
 		return
 	}
 	if v.a.Pause > 0 && p.Lease <= 2*v.a.Pause {
-		then := "then a copy runs beside it"
+		then := "a copy then runs beside what does not stop at once"
 		if p.Class == semel.AtMostOnce {
-			then = "then its outcome is unknown, though it ends well"
+			then = "copies are then told that the outcome is unknown"
 		}
 		l.add(Warning, "lease-pause", "lease", spanned(p.Lease), "more than "+spanned(2*v.a.Pause),
-			fmt.Sprintf("A process that cannot get to the store for half of its lease loses it, and %s; that may last %v.", then, Span(v.a.Pause)), set("lease", safe.Lease))
+			fmt.Sprintf("A process that cannot get to the store for half of its lease loses it, and may not for %v: the operation is told to stop, and %s.", Span(v.a.Pause), then), set("lease", safe.Lease))
 	}
 	if v.longest > p.Lease {
 		l.add(Note, "lease-renewed", "lease", spanned(p.Lease), "",
