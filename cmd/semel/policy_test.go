@@ -236,3 +236,42 @@ func TestJudgeLogs(t *testing.T) {
 		t.Errorf("got %q\n%s", told, out.String())
 	}
 }
+
+// TestPolicyAsksDatabases: what a server is set to decides what is found, the same
+// file and the same policy.
+func TestPolicyAsksDatabases(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "semel.yaml")
+	if err := os.WriteFile(file, []byte("require: true\nremember: 30d\nassumptions: {effect: money, client-horizon: 7d, reconciliation: 24h}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	check := func(url, want string) {
+		t.Helper()
+		code, stdout, stderr := policyCheck(file, "--store", url, "--json")
+		var report policyReport
+		if err := unmarshalReport(stdout, &report); err != nil {
+			t.Fatalf("%v\n%s%s", err, stdout, stderr)
+		}
+		if got := foundRules(&report); got != want || (code == 1) != strings.Contains(want, "refusal") {
+			t.Errorf("exit %d: found %s, want %s\n%s", code, got, want, stdout)
+		}
+	}
+	maria, err := server.StartMariaDB(t.TempDir(), server.MariaDBOptions{Settings: map[string]string{"innodb_flush_log_at_trx_commit": "2"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = maria.Kill() })
+	check(maria.URL("mysql"), "refusal:store-crash warning:replay-retries")
+	postgres, err := server.StartPostgres(t.TempDir(), server.PostgresOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = postgres.Kill() })
+	check(postgres.URL("postgres"), "warning:replay-retries")
+	standby, err := postgres.Standby(t.TempDir(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = standby.Kill() })
+	check(postgres.URL("postgres"), "refusal:store-failover warning:replay-retries")
+	check(standby.URL("postgres"), "refusal:store-refused warning:replay-retries")
+}
