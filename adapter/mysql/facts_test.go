@@ -50,6 +50,17 @@ func TestFacts(t *testing.T) {
 	}
 }
 
+// TestSkips: which servers can pass by what others have locked.
+func TestSkips(t *testing.T) {
+	for version, want := range map[string]bool{
+		"10.5.29-MariaDB": false, "10.6.0-MariaDB": true, "10.11.19-MariaDB-1": true, "11.4.2-MariaDB": true, "8.0.36": true, "9.1.0": true,
+	} {
+		if got := (facts{"version": version}).skips(); got != want {
+			t.Errorf("%s: %t", version, got)
+		}
+	}
+}
+
 // TestIdentity: a restart, and another server, are another run.
 func TestIdentity(t *testing.T) {
 	base := facts{"hostname": "a", "port": "3306", "started": "1", "wsrep_cluster_state_uuid": "u", "max_allowed_packet": "1"}

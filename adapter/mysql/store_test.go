@@ -6,9 +6,11 @@ import (
 
 	"github.com/semelhq/semel"
 	"github.com/semelhq/semel/adapter/mysql"
+	"github.com/semelhq/semel/adapter/otter"
 	"github.com/semelhq/semel/internal/server"
 	"github.com/semelhq/semel/store/batch"
 	"github.com/semelhq/semel/store/storetest"
+	"github.com/semelhq/semel/store/tiered"
 )
 
 const has = storetest.Batches | storetest.Sweeps | storetest.Lists | storetest.Journals | storetest.Durable | storetest.Shared
@@ -71,6 +73,34 @@ func TestBatchAround(t *testing.T) {
 		Close: func(t testing.TB, s semel.Store) {
 			s.(*batch.Store).Close()
 			s.(*batch.Store).Unwrap().(*mysql.Store).Close()
+		},
+	})
+}
+
+// TestTieredAround is the store behind a cache: tombstones and what was forgotten
+// are not hidden by copies.
+func TestTieredAround(t *testing.T) {
+	storetest.Run(t, storetest.Maker{
+		Has: has &^ storetest.Shared, // what another process rewrites is known late, see tiered
+		Open: func(t testing.TB, at storetest.Place) semel.Store {
+			s, err := mysql.OpenAt(t.Context(), place(t, at), mysql.Options{Alone: true}, at.Now)
+			if err != nil {
+				t.Fatal(err)
+			}
+			near, err := otter.New(otter.Options{MaxBytes: 1 << 20})
+			if err != nil {
+				t.Fatal(err)
+			}
+			front, err := tiered.New(s, tiered.Options{Caches: []tiered.Cache{near}, Now: at.Now, Margin: 1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = near.Close() })
+			return front
+		},
+		Close: func(t testing.TB, s semel.Store) {
+			s.(*tiered.Store).Close()
+			s.(*tiered.Store).Unwrap().(*mysql.Store).Close()
 		},
 	})
 }
