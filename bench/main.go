@@ -53,6 +53,7 @@ func benches(largest uint64) []bench {
 		{"p15-expire", lifetime.Part(lifetime.Expire).Run},
 		{"p15-drop", lifetime.Part(lifetime.Drop).Run},
 		{"p15-churn", lifetime.Part(lifetime.Churn).Run},
+		{"p15-sqlite", lifetime.SQLite},
 		{"p16-sqlite", grown(growth.SQLite, largest)},
 		{"p16-postgres", grown(growth.Postgres, largest)},
 	}

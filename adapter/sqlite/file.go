@@ -27,6 +27,7 @@ type file struct {
 
 	mu     sync.Mutex // held by whoever writes
 	closed bool
+	lax    bool // a commit may not wait for the disk
 	writer
 	checkpointer
 }
@@ -179,6 +180,13 @@ func (f *file) transact(fn func() (bool, error)) error {
 	if f.closed {
 		return errClosed
 	}
+	if err := f.strict(); err != nil {
+		return err
+	}
+	return f.transacted(fn)
+}
+
+func (f *file) transacted(fn func() (bool, error)) error {
 	if _, err := f.begin.exec(); err != nil {
 		return f.explain("begin to write", err)
 	}
@@ -194,6 +202,32 @@ func (f *file) transact(fn func() (bool, error)) error {
 		return undo
 	}
 	return err
+}
+
+// tidy is transact for what may be lost in a crash, since it is done again then:
+// its commit does not wait for the disk, and a later one, which does, brings it
+// along.
+func (f *file) tidy(fn func() (bool, error)) error {
+	if f.closed {
+		return errClosed
+	}
+	f.lax = true
+	if err := f.conn.run("PRAGMA synchronous = NORMAL"); err != nil {
+		return f.explain("write", err)
+	}
+	return errors.Join(f.transacted(fn), f.strict())
+}
+
+// strict has commits wait for the disk again. Nothing is written until it succeeds.
+func (f *file) strict() error {
+	if !f.lax {
+		return nil
+	}
+	if err := f.conn.run("PRAGMA synchronous = FULL"); err != nil {
+		return f.explain("write", err)
+	}
+	f.lax = false
+	return nil
 }
 
 // swapAll does the swaps one after the other. Its error undoes all of them.

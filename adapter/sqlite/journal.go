@@ -144,7 +144,7 @@ func (f *file) lines(ctx context.Context, from *span) ([]semel.Entry, error) {
 }
 
 // dropChunk is how many lines one transaction deletes.
-const dropChunk = 1024
+const dropChunk = 512
 
 // DropDay is part of semel.Days. It works in small transactions and rests for as
 // long after each as it took, so that requests wait little for it; what it has
@@ -165,7 +165,7 @@ func (s *Store) DropDay(ctx context.Context, day time.Time) error {
 		if more, err := f.dropSome(dayOf(day)); err != nil || !more {
 			return err
 		}
-		rest := time.NewTimer(time.Since(began))
+		rest := time.NewTimer(max(time.Since(began), handOver))
 		select {
 		case <-rest.C:
 		case <-ctx.Done():
@@ -178,7 +178,7 @@ func (s *Store) DropDay(ctx context.Context, day time.Time) error {
 func (f *file) dropSome(day int64) (more bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	err = f.transact(func() (bool, error) {
+	err = f.tidy(func() (bool, error) {
 		var first span
 		if err := f.conn.first(sqlSpans, func(row []driver.Value) { first, more = spanOf(row), true }, day); err != nil || !more {
 			return false, f.explain("drop a day", err)

@@ -218,6 +218,32 @@ func fill(t testing.TB, s *Store, from, to int, of func(int) semel.Record) {
 	}
 }
 
+// Sweeps do not wait for the disk; after one, also after one that failed, commits do.
+func TestSweepLeavesCommitsDurable(t *testing.T) {
+	s := openTest(t, newPath(t), Options{})
+	level := func() int64 {
+		n, err := s.file.conn.number("PRAGMA synchronous")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	next := done(1)
+	next.TTL = 0
+	mustSwap(t, s, semel.Version{}, next)
+	during, failure := int64(0), errors.New("it failed")
+	s.file.mu.Lock()
+	err := s.file.tidy(func() (bool, error) { during = level(); return true, failure })
+	after := level()
+	s.file.mu.Unlock()
+	if !errors.Is(err, failure) || during != 1 || after != 2 {
+		t.Errorf("levels %d and %d, want 1 and 2; %v", during, after, err)
+	}
+	if n, err := s.Sweep(t.Context(), 10); err != nil || n != 1 || level() != 2 {
+		t.Errorf("after a sweep of %d the level is %d, want 2; %v", n, level(), err)
+	}
+}
+
 // The oldest pending record is the one that was written first, whatever its digest.
 func TestMeasureOldest(t *testing.T) {
 	clock := newMovable()

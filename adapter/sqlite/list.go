@@ -23,7 +23,10 @@ const (
 
 // sweepChunk is how many records one transaction of the sweeper deals with: few,
 // so that the requests' commits wait little for it (INVARIANTS X7).
-const sweepChunk = 256
+const sweepChunk = 64
+
+// handOver lets those who wait for the lock have it, before it is taken again.
+const handOver = 100 * time.Microsecond
 
 // Sweep is part of semel.Sweeper. It works in small transactions. A record that
 // does not decode is left where it is. The journal keeps what it has.
@@ -46,6 +49,7 @@ func (s *Store) Sweep(ctx context.Context, limit int) (int, error) {
 		if some+damaged < want {
 			break
 		}
+		time.Sleep(handOver)
 	}
 	return swept, nil
 }
@@ -53,7 +57,7 @@ func (s *Store) Sweep(ctx context.Context, limit int) (int, error) {
 func (f *file) sweepSome(limit, skip int) (swept, damaged int, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	err = f.transact(func() (bool, error) {
+	err = f.tidy(func() (bool, error) {
 		now := f.now()
 		rows := make(map[int64]semel.Record)
 		err := f.expired.query(context.Background(), func(row []driver.Value) bool {

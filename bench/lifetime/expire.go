@@ -1,4 +1,4 @@
-// Package lifetime measures P15 on PostgreSQL: what requests feel of a million
+// Package lifetime measures P15 on PostgreSQL and SQLite: what requests feel of a million
 // records that expire, of a day of the journal that is dropped, and how much room the
 // tables take after hours of keys that come and go. Only the bench command imports it.
 package lifetime
