@@ -139,20 +139,9 @@ func gatewayRun(c *cobra.Command, s config.Settings, validate bool) error {
 	if err := judge(&s, storeFacts(store), log); err != nil {
 		return err
 	}
-	composed.Logger = log
-	options := semel.Options{Secret: secret, Observe: gateway.Observe(log)}
-	if composed.Guard, err = semel.NewGuard(store, options); err != nil {
-		return err
-	}
-	if err := errors.Join(s.SetQuotas(&composed, composed.Guard), s.SetLifecycle(&composed, composed.Guard)); err != nil {
-		return usageError{err}
-	}
-	if err := failOpen(&s, store, &composed, options, log); err != nil {
-		return err
-	}
-	g, err := gateway.New(composed)
+	g, err := compose(&s, &composed, store, secret, log)
 	if err != nil {
-		return usageError{err}
+		return err
 	}
 	adminAddress := ""
 	if admin != nil {
@@ -166,6 +155,55 @@ func gatewayRun(c *cobra.Command, s config.Settings, validate bool) error {
 	}
 	log.Info("stopped; everything that was accepted is finished")
 	return store.Close()
+}
+
+// compose makes the gateway of its parts.
+func compose(s *config.Settings, composed *gateway.Config, store *stores.Opened, secret []byte, log *slog.Logger) (*gateway.Gateway, error) {
+	composed.Logger = log
+	options := semel.Options{Secret: secret, Observe: gateway.Observe(log)}
+	metrics, err := measured(s, composed, &options)
+	if err != nil {
+		return nil, err
+	}
+	if composed.Guard, err = semel.NewGuard(store, options); err != nil {
+		return nil, err
+	}
+	if err := errors.Join(s.SetQuotas(composed, composed.Guard), s.SetLifecycle(composed, composed.Guard)); err != nil {
+		return nil, usageError{err}
+	}
+	if metrics != nil {
+		composed.Lifecycle.Observe = metrics.Sweeper
+	}
+	if err := failOpen(s, store, composed, options, log); err != nil {
+		return nil, err
+	}
+	g, err := gateway.New(*composed)
+	switch {
+	case err != nil:
+		return nil, usageError{err}
+	case metrics != nil:
+		err = metrics.Growth(g.Growth, s.Lifecycle.Growth)
+	}
+	return g, err
+}
+
+// measured has everything counted, if somebody can look at it: nil if there is no
+// admin listener.
+func measured(s *config.Settings, composed *gateway.Config, options *semel.Options) (*serving.Metrics, error) {
+	if s.Admin == "" {
+		return nil, nil
+	}
+	m, err := serving.NewMetrics()
+	if err != nil {
+		return nil, err
+	}
+	composed.Metrics = m.Handler()
+	logged := options.Observe
+	options.Observe = func(e semel.Event) {
+		logged(e)
+		m.Guard(e)
+	}
+	return m, nil
 }
 
 // failOpen gives the routes that go on without the store a guard that does.
@@ -255,7 +293,7 @@ func describe(s *config.Settings, store *stores.Opened, address, admin string) s
 		line("unknown", "%d of the routes ask the upstream what became of a request; for the others a person looks", asked)
 	}
 	if admin != "" {
-		line("admin", "http://%s/healthz and /readyz", admin)
+		line("admin", "http://%s/healthz, /readyz and /metrics", admin)
 	}
 	return b.String()
 }

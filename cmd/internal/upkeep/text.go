@@ -71,7 +71,7 @@ func (r *Report) age(secs float64, s Style) string {
 	switch {
 	case secs > 0:
 		return s.Span(seconds(secs))
-	case r.Bytes == nil && r.Estimated: // it cannot measure
+	case r.Bytes == nil: // it cannot measure
 		return "not known"
 	}
 	return "none"
