@@ -15,7 +15,8 @@ type Inflow struct {
 	// Remember is how long they are remembered, on average, and Longest the longest.
 	Remember, Longest time.Duration
 	// Record is what one of them takes without its result, in bytes with its share of
-	// the indexes; negative if the store cannot tell.
+	// the indexes; negative if the store cannot tell. In a store that is nearly empty
+	// it is a guess from the sizes of the fields.
 	Record float64
 	// Results is how many bytes of results come in a day, and Replay how long a byte
 	// of them is kept, on average.

@@ -47,8 +47,8 @@ type ScopeGrowth struct {
 	// Share is the part of all records, 0 to 1, and Error how far it may be off (95 %),
 	// for the size of the sample.
 	Share, Error float64
-	// Records and Bytes are that part of the store's; Bytes is -1 if the store cannot
-	// tell.
+	// Records and Bytes are that part of the store's, without what is free in it; Bytes
+	// is -1 if the store cannot tell.
 	Records, Bytes int64
 	// PerDay is how many new keys come in a day.
 	PerDay float64
@@ -140,6 +140,7 @@ type seen struct {
 	age         time.Duration
 	ttl, replay time.Duration
 	result      int
+	fields      int // bytes of all else
 	ended       bool
 }
 
@@ -193,10 +194,17 @@ func (s *sample) take(ctx context.Context, store semel.Lister, n int, call func(
 	return nil
 }
 
+// fixedBytes is about what the fields of a record take that have a fixed size.
+const fixedBytes = 200
+
+// mostFold is how many times their size a record's fields take at most, with the
+// indexes and with pages that are partly full. What a store has beyond that is free.
+const mostFold = 4
+
 func (s *sample) add(r *semel.Record) {
 	s.seen = append(s.seen, seen{
 		scope: r.Key.Scope, age: max(s.at.Sub(r.WrittenAt), 0), ttl: r.TTL, replay: r.Replay, result: len(r.Result),
-		ended: r.State != semel.Pending,
+		fields: fixedBytes + len(r.Key.Scope) + len(r.Key.ID) + len(r.Owner), ended: r.State != semel.Pending,
 	})
 }
 
@@ -297,15 +305,16 @@ func (s *sample) forecast(over time.Duration, each, record, result float64) Fore
 // and what a byte of a result takes, which is less than one where the store
 // compresses.
 func (s *sample) sizes(g *Growth, each float64) (record, result float64) {
-	all := 0.0
+	all, fields := 0.0, 0.0
 	for i := range s.seen {
 		all += each * float64(s.seen[i].result)
+		fields += float64(s.seen[i].fields)
 	}
 	switch {
 	case g.BytesPerRecord < 0:
 		return -1, 1
 	case all <= float64(g.Bytes):
-		return (float64(g.Bytes) - all) / float64(max(g.Records, 1)), 1
+		return min((float64(g.Bytes)-all)/float64(max(g.Records, 1)), mostFold*fields/float64(len(s.seen))), 1
 	}
 	return 0, float64(g.Bytes) / all
 }

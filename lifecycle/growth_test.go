@@ -224,6 +224,19 @@ func TestAStoreThatCannotMeasure(t *testing.T) {
 	}
 }
 
+// A store that was large keeps its room: what is free is not what a record takes.
+func TestAStoreThatWasLarge(t *testing.T) {
+	clock := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+	s := newTrail(func() time.Time { return clock })
+	live(t, s, &clock, day, shop{"a", 1440, day, 3 * day, 100})
+	store := freeze(t, s)
+	store.m.Bytes = 1 << 40
+	g := measured(t, store, lifecycle.MeasureOptions{})
+	if g.Forecast.Bytes > 3*1440*2000 || g.Forecast.Bytes < 3*1440*200 || g.Bytes != 1<<40 || g.Scopes[0].Bytes > 1440*2000 {
+		t.Errorf("%+v", g)
+	}
+}
+
 func TestAnEmptyStore(t *testing.T) {
 	s := newTrail(nil)
 	g := measured(t, s, lifecycle.MeasureOptions{})

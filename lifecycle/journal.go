@@ -309,7 +309,9 @@ func (s *Sweeper) retire(ctx context.Context, day time.Time, p *Pass) error {
 		return err
 	}
 	start := time.Now()
-	err := s.days.DropDay(ctx, day)
+	limit, cancel := context.WithTimeout(ctx, longTimeout)
+	defer cancel()
+	err := s.days.DropDay(limit, day)
 	s.spent(p, dropping, start, 0)
 	if err != nil {
 		return fmt.Errorf("dropping it: %w", err)

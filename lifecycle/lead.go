@@ -141,6 +141,8 @@ type pacer struct {
 
 	mu   sync.Mutex
 	free time.Time // until then there is rest
+	// behind: there is more to do than gets done, so no rest is longer than it must be.
+	behind bool
 	// usual is how many seconds an item of a work takes while the store has time.
 	usual [works]float64
 }
@@ -153,6 +155,9 @@ func (p *pacer) spent(w work, now time.Time, took time.Duration, n int) {
 	slower := 1.0
 	if n > 0 {
 		slower = p.compare(w, took.Seconds()/float64(n))
+	}
+	if p.behind {
+		slower = 1
 	}
 	p.free = now.Add(pause(took, p.share, slower))
 }
@@ -188,6 +193,13 @@ func pause(took time.Duration, share, slower float64) time.Duration {
 
 // busy is how much slower than usual a store is that has others to serve.
 const busy = 1.5
+
+// fallBehind notes whether there is more to do than gets done.
+func (p *pacer) fallBehind(behind bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.behind = behind
+}
 
 // wait rests as long as the last call asks for.
 func (p *pacer) wait(ctx context.Context) error {

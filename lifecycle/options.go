@@ -18,7 +18,7 @@ type Options struct {
 	Batch int
 	// Share is how much of the time may be spent in calls of the store, above 0 and
 	// at most 1. After each call follows a rest, which is longer while the store
-	// answers more slowly than it did. Default 0.1.
+	// answers more slowly than it did, unless more expires than is swept. Default 0.1.
 	Share float64
 	// Lease is how long a process that died keeps the others waiting. Default 30 s, at
 	// least 50 ms.

@@ -178,6 +178,10 @@ func (s *Sweeper) pass(ctx context.Context, limit time.Duration) (Pass, error) {
 // batchTimeout bounds one call of Sweep.
 const batchTimeout = 10 * time.Second
 
+// longTimeout bounds dropping a day, and measuring, so that a store that hangs in
+// them is still swept.
+const longTimeout = 10 * time.Minute
+
 // maxFailures is how many calls of Sweep fail in a row before the pass goes on
 // without: some fail because others hold what is to be deleted.
 const maxFailures = 4
@@ -207,11 +211,13 @@ func (s *Sweeper) sweep(ctx context.Context, p *Pass, limit time.Duration) error
 			}
 		case n < s.o.Batch:
 			p.Drained = true
+			s.pace.fallBehind(false)
 			return nil
 		default:
 			failures = 0
 		}
 	}
+	s.pace.fallBehind(true)
 	return nil
 }
 
@@ -263,6 +269,8 @@ func (s *Sweeper) measure(ctx context.Context, p *Pass) error {
 		s.spent(p, sampling, start, n)
 		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, longTimeout)
+	defer cancel()
 	g, err := measure(ctx, s.store, MeasureOptions{}, call)
 	if err != nil {
 		return s.failed(ctx, time.Time{}, fmt.Errorf("lifecycle: measuring growth: %w", err))

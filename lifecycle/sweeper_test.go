@@ -233,6 +233,25 @@ func TestALongBacklog(t *testing.T) {
 	})
 }
 
+// A store that is slow has longer rests, but not where it would never be done.
+func TestNoLongerRestWhileItIsBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		p := policy(t, semel.Policy{Replay: time.Hour, Remember: time.Hour, Lease: time.Minute})
+		w.many(guardOf(t, w), 6000, p)
+		time.Sleep(2 * time.Hour)
+		w.onSweep = func(call int) { time.Sleep(10 * time.Millisecond << min(call/10, 2)) }
+		stop := w.run(w.sweeper(w.trail, lifecycle.Options{Batch: 10, Every: 30 * time.Second, Growth: -1}))
+		defer stop()
+		time.Sleep(3 * time.Minute)
+		passes := w.told(lifecycle.Swept)
+		first, second := passes[0].Pass, passes[1].Pass
+		if first.Drained || second.Drained || first.Busy*20 > first.Took || second.Busy*11 < second.Took {
+			t.Errorf("%+v\n%+v", first, second)
+		}
+	})
+}
+
 func TestErrorsAreToldAndTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
