@@ -28,6 +28,8 @@ type file struct {
 	mu     sync.Mutex // held by whoever writes
 	closed bool
 	lax    bool // a commit may not wait for the disk
+	sweeps portion
+	drops  portion
 	writer
 	checkpointer
 }

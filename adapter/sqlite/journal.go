@@ -143,9 +143,6 @@ func (f *file) lines(ctx context.Context, from *span) ([]semel.Entry, error) {
 	return page, err
 }
 
-// dropChunk is how many lines one transaction deletes.
-const dropChunk = 512
-
 // DropDay is part of semel.Days. It works in small transactions and rests for as
 // long after each as it took, so that requests wait little for it; what it has
 // done when ctx ends stays done.
@@ -178,6 +175,8 @@ func (s *Store) DropDay(ctx context.Context, day time.Time) error {
 func (f *file) dropSome(day int64) (more bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	began, chunk := time.Now(), int64(f.drops.size())
+	defer func() { f.drops.took(int(chunk), time.Since(began)) }()
 	err = f.tidy(func() (bool, error) {
 		var first span
 		if err := f.conn.first(sqlSpans, func(row []driver.Value) { first, more = spanOf(row), true }, day); err != nil || !more {
@@ -193,7 +192,7 @@ func (f *file) dropSome(day int64) (more bool, err error) {
 		switch {
 		case err != nil:
 		case left:
-			_, err = f.conn.exec(sqlDrop, at, min(at+dropChunk, first.to))
+			_, err = f.conn.exec(sqlDrop, at, min(at+chunk, first.to))
 		default:
 			_, err = f.conn.exec(sqlOver, first.from)
 		}

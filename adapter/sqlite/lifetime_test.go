@@ -115,7 +115,7 @@ func TestDropIsResumed(t *testing.T) {
 	clock := newMovable()
 	s := openTest(t, newPath(t), Options{Now: clock.now})
 	day := clock.now()
-	const n = 5*dropChunk + 7
+	const n = 5*tidyMost + 7
 	fill(t, s, 0, n, pending)
 	clock.move(24 * time.Hour)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -128,8 +128,8 @@ func TestDropIsResumed(t *testing.T) {
 			t.Fatal(more, err)
 		}
 	}
-	if got := len(linesOf(t, s, day)); got != n-2*dropChunk {
-		t.Fatalf("%d lines are left, want %d", got, n-2*dropChunk)
+	if got := len(linesOf(t, s, day)); got > n-2*tidyLeast || got < n-2*tidyMost {
+		t.Fatalf("%d of %d lines are left after two transactions", got, n)
 	}
 	mustDrop(t, s, day)
 	if got := linesOf(t, s, day); len(got) != 0 {
@@ -215,6 +215,25 @@ func fill(t testing.TB, s *Store, from, to int, of func(int) semel.Record) {
 			}
 		}
 		from += len(swaps)
+	}
+}
+
+func TestPortion(t *testing.T) {
+	var p portion
+	for range 1000 {
+		p.took(p.size(), tidyTime/10)
+	}
+	if p.size() != tidyMost {
+		t.Errorf("after many that were quick: %d", p.size())
+	}
+	if p.took(3, tidyTime/10); p.size() != tidyMost {
+		t.Errorf("after a quick one that did little: %d", p.size())
+	}
+	for range 20 {
+		p.took(p.size(), 2*tidyTime)
+	}
+	if p.size() != tidyLeast {
+		t.Errorf("after many that were slow: %d", p.size())
 	}
 }
 

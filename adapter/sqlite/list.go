@@ -21,9 +21,29 @@ const (
 	sqlAll = "SELECT " + columns + " FROM record NOT INDEXED"
 )
 
-// sweepChunk is how many records one transaction of the sweeper deals with: few,
-// so that the requests' commits wait little for it (INVARIANTS X7).
-const sweepChunk = 64
+// A transaction of the sweeper, or of who drops a day, is to take no longer than
+// tidyTime, so that the requests' commits wait little for it (INVARIANTS X7). How
+// much one does follows from how long the last ones took.
+const (
+	tidyTime  = time.Millisecond
+	tidyLeast = 8
+	tidyMost  = 512
+)
+
+// portion is how much one such transaction does.
+type portion struct{ n int }
+
+func (p *portion) size() int { return min(max(p.n, tidyLeast), tidyMost) }
+
+// took notes how long a transaction took that did so much.
+func (p *portion) took(did int, d time.Duration) {
+	switch {
+	case d > tidyTime:
+		p.n = max(did/2, tidyLeast)
+	case did >= p.size():
+		p.n = min(p.size()+tidyLeast, tidyMost)
+	}
+}
 
 // handOver lets those who wait for the lock have it, before it is taken again.
 const handOver = 100 * time.Microsecond
@@ -39,7 +59,7 @@ func (s *Store) Sweep(ctx context.Context, limit int) (int, error) {
 		if err := ended(ctx); err != nil {
 			return swept, err
 		}
-		want := min(limit-swept, sweepChunk)
+		want := min(limit-swept, s.file.sweeping())
 		some, damaged, err := s.file.sweepSome(want, skip)
 		if err != nil {
 			return swept, err
@@ -54,9 +74,18 @@ func (s *Store) Sweep(ctx context.Context, limit int) (int, error) {
 	return swept, nil
 }
 
+// sweeping is how many records the next transaction deals with.
+func (f *file) sweeping() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.sweeps.size()
+}
+
 func (f *file) sweepSome(limit, skip int) (swept, damaged int, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	began := time.Now()
+	defer func() { f.sweeps.took(swept+damaged, time.Since(began)) }()
 	err = f.tidy(func() (bool, error) {
 		now := f.now()
 		rows := make(map[int64]semel.Record)
