@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/semelhq/semel"
+	"github.com/semelhq/semel/adapter/redis"
 )
 
 // TestDamage has each bit of what a key holds flipped in turn, and it cut off:
@@ -27,6 +28,9 @@ func TestDamage(t *testing.T) {
 		}
 		if r, err := s.CompareAndSwap(t.Context(), semel.Version{}, pending(1)); !errors.Is(err, semel.ErrDamaged) {
 			t.Fatalf("%s: claimed %+v, %v; want ErrDamaged", what, r.Record, err)
+		}
+		if n, err := redis.Bury(s); err != nil || n != 0 {
+			t.Fatalf("%s: %d results were taken away, %v", what, n, err)
 		}
 		if a.do("GET", key) != b {
 			t.Fatalf("%s: something was written over it", what)
