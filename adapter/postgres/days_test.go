@@ -185,14 +185,14 @@ func TestDropDayIsForTheOwner(t *testing.T) {
 	p := servers.Postgres(t)
 	b := benchAt(t, "unowned")
 	b.many(t, "k", 1, nil)
-	run(t, b.db, `CREATE ROLE semel_reader LOGIN; GRANT USAGE ON SCHEMA unowned, unowned_clock TO semel_reader; GRANT SELECT ON unowned_clock.clock TO semel_reader;
-		GRANT SELECT, INSERT, UPDATE, DELETE ON unowned.records TO semel_reader; GRANT SELECT, INSERT ON unowned.journal, unowned.journal_default TO semel_reader;
-		GRANT SELECT, INSERT, UPDATE ON unowned.epochs TO semel_reader; GRANT SELECT ON unowned.schema_version TO semel_reader;
-		GRANT USAGE ON SEQUENCE unowned.version TO semel_reader`)
+	run(t, b.db, `CREATE ROLE semel_days LOGIN; GRANT USAGE ON SCHEMA unowned, unowned_clock TO semel_days; GRANT SELECT ON unowned_clock.clock TO semel_days;
+		GRANT SELECT, INSERT, UPDATE, DELETE ON unowned.records TO semel_days; GRANT SELECT, INSERT ON unowned.journal, unowned.journal_default TO semel_days;
+		GRANT SELECT, INSERT, UPDATE ON unowned.epochs TO semel_days; GRANT SELECT ON unowned.schema_version TO semel_days;
+		GRANT USAGE ON SEQUENCE unowned.version TO semel_days`)
 	b.clock.set(t.Context(), noon.AddDate(0, 0, 1))
 	_, url := clockAt(t, p.URL("postgres"), "unowned_clock", noon.AddDate(0, 0, 1))
 	reader := *b
-	reader.Store = opened(t, strings.Replace(url, "postgres@", "semel_reader@", 1), "unowned", postgres.Options{})
+	reader.Store = opened(t, strings.Replace(url, "postgres@", "semel_days@", 1), "unowned", postgres.Options{})
 	if n := reader.lines(t, noon); n != 1 {
 		t.Errorf("the day has %d lines, want 1", n)
 	}

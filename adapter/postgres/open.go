@@ -140,6 +140,7 @@ func (s *Store) prepare(ctx context.Context) error {
 // connections. Do not call the store afterwards: that gives errors.
 func (s *Store) Close() error {
 	s.keep.stop()
+	s.engine.pending.Stop()
 	ended := make(chan error, 1)
 	go func() {
 		var err error

@@ -1,6 +1,7 @@
 package postgres_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -241,6 +242,45 @@ func TestPendingOfAnOpenTransaction(t *testing.T) {
 	b.inDoubt(t)
 	must(t, tx.Commit(t.Context()))
 	b.inDoubt(t, r.Record)
+}
+
+// Reading all records goes on when whoever asked has gone, and ends with the store.
+func TestPendingIsReadOn(t *testing.T) {
+	b := benchAt(t, "read_on")
+	claim := mustSwap(t, b, semel.Version{}, pending("k"))
+	lock := func() func() {
+		tx, err := b.db.Begin(t.Context())
+		must(t, err)
+		_, err = tx.Exec(t.Context(), "LOCK TABLE read_on.records IN ACCESS EXCLUSIVE MODE")
+		must(t, err)
+		return func() { must(t, tx.Rollback(t.Context())) }
+	}
+	reads := func() bool {
+		return number(t, b.db, `SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'SELECT digest FROM %read_on%'`) == 1
+	}
+	impatient := func(s *postgres.Store) {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		if _, err := s.List(ctx, semel.Filter{State: semel.Pending}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("a search that may take 50 ms of a locked table: %v", err)
+		}
+	}
+	unlock := lock()
+	impatient(b.Store)
+	if !reads() {
+		t.Error("the reading ended with its caller")
+	}
+	unlock()
+	got, err := b.List(t.Context(), semel.Filter{State: semel.Pending})
+	if err != nil || len(got) != 1 || got[0].Version != claim.Version {
+		t.Errorf("the next search gave %+v, %v", got, err)
+	}
+	other, err := postgres.Open(t.Context(), b.url, postgres.Options{Schema: "read_on"})
+	must(t, err)
+	unlock = lock()
+	defer unlock()
+	impatient(other)
+	must(t, other.Close())
 }
 
 // Large numbers are estimated.

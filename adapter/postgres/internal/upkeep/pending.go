@@ -3,6 +3,7 @@ package upkeep
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -13,7 +14,8 @@ import (
 // Pending finds the records that are pending. No index has them: every completion
 // would pay for it. The first search reads all records, as they lie on the disk;
 // later ones read the lines of the journal that were written since, and look at
-// those which they or the searches before have found. It is safe for concurrent use.
+// those which they or the searches before have found. The zero value is ready; it
+// is safe for concurrent use.
 type Pending struct {
 	mu    sync.Mutex
 	known map[[digestSize]byte]struct{} // what was pending at the last search; nil before the first
@@ -21,6 +23,18 @@ type Pending struct {
 	epoch int64                         // that the numbers of transactions are of
 	at    time.Time                     // of the last search, on the server's clock
 	full  time.Time                     // of the last one that read all records
+	// reading is under way; it goes on when its callers have gone, since on a large
+	// table it takes longer than any of them may wait.
+	reading *reading
+	stopped bool
+}
+
+// reading is one that reads all records.
+type reading struct {
+	done   chan struct{}
+	cancel context.CancelFunc
+	found  [][]byte
+	err    error
 }
 
 const (
@@ -35,57 +49,139 @@ const (
 )
 
 // Find gives the digests of pending records, in their order: all that were pending
-// when it was called and still are.
+// when it was called and still are. If ctx ends while all records are read, that goes
+// on, and a later call finds what it came to.
 func (p *Pending) Find(ctx context.Context, db *DB) ([][]byte, error) {
+	for {
+		found, is, err := p.follow(ctx, db)
+		if is || err != nil {
+			return found, err
+		}
+		r, err := p.readAll(ctx, db)
+		if err != nil {
+			return nil, err
+		}
+		if len(r.found) > maxKnown {
+			return r.found, nil
+		}
+	}
+}
+
+// Stop ends what is under way.
+func (p *Pending) Stop() {
+	p.mu.Lock()
+	p.stopped = true
+	r := p.reading
+	p.mu.Unlock()
+	if r != nil {
+		r.cancel()
+		<-r.done
+	}
+}
+
+// readAll waits for a reading of all records, and begins one if there is none.
+func (p *Pending) readAll(ctx context.Context, db *DB) (*reading, error) {
+	p.mu.Lock()
+	r := p.reading
+	switch {
+	case p.stopped:
+		p.mu.Unlock()
+		return nil, context.Canceled
+	case r == nil:
+		r = &reading{done: make(chan struct{})}
+		var within context.Context
+		within, r.cancel = context.WithCancel(context.WithoutCancel(ctx))
+		p.reading = r
+		go p.through(within, db, r)
+	}
+	p.mu.Unlock()
+	select {
+	case <-r.done:
+		return r, r.err
+	case <-ctx.Done():
+		return nil, fmt.Errorf("all records are still being read, once, for those that are pending; ask again: %w", context.Cause(ctx))
+	}
+}
+
+// through reads all records.
+func (p *Pending) through(ctx context.Context, db *DB, r *reading) {
+	defer close(r.done)
+	defer r.cancel()
+	var h horizon
+	r.err = db.read(ctx, throughAll, func(tx pgx.Tx) (err error) {
+		if h, err = db.horizon(ctx, tx); err == nil {
+			r.found, err = digests(ctx, tx, db.in(`SELECT digest FROM @.records WHERE state = 1 AND length(digest) = 32`))
+		}
+		return err
+	})
+	slices.SortFunc(r.found, bytes.Compare)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	var found [][]byte
-	var now time.Time
-	var xact, epoch int64
-	all := false
-	err := db.read(ctx, throughAll, func(tx pgx.Tx) error {
-		// Lines of transactions that run now are read the next time, too.
-		err := tx.QueryRow(ctx, db.in(`SELECT clock_timestamp(), pg_snapshot_xmin(pg_current_snapshot())::text::int8, (SELECT max(epoch) FROM @.epochs)`)).Scan(&now, &xact, &epoch)
-		if err != nil {
-			return err
-		}
-		all = p.known == nil || epoch != p.epoch || now.Sub(p.full) > fullEvery || now.Before(p.at)
-		if all {
-			found, err = digests(ctx, tx, db.in(`SELECT digest FROM @.records WHERE state = 1 AND length(digest) = 32`))
-			return err
-		}
-		if _, err := tx.Exec(ctx, "SELECT "+byIndex); err != nil {
-			return err
-		}
-		candidates, err := p.candidates(ctx, tx, db)
-		if err != nil {
-			return err
-		}
-		for part := range slices.Chunk(candidates, 10_000) {
-			still, err := digests(ctx, tx, db.in(`SELECT r.digest FROM unnest($1::bytea[]) AS a (digest)
-				CROSS JOIN LATERAL (SELECT digest, state FROM @.records r WHERE r.digest = a.digest OFFSET 0) r WHERE r.state = 1`), part)
-			if err != nil {
-				return err
-			}
-			found = append(found, still...)
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, err
+	p.reading = nil
+	if r.err == nil {
+		p.keep(r.found, h)
+		p.full = h.now
 	}
-	p.known, p.xact, p.epoch, p.at = nil, xact, epoch, now
-	if all {
-		p.full = now
-	}
+}
+
+// horizon is how far the journal can be read: lines of transactions that run now are
+// read the next time, too.
+type horizon struct {
+	now         time.Time
+	xact, epoch int64
+}
+
+func (db *DB) horizon(ctx context.Context, tx pgx.Tx) (h horizon, err error) {
+	err = tx.QueryRow(ctx, db.in(`SELECT clock_timestamp(), pg_snapshot_xmin(pg_current_snapshot())::text::int8, (SELECT max(epoch) FROM @.epochs)`)).
+		Scan(&h.now, &h.xact, &h.epoch)
+	return h, err
+}
+
+// keep notes what a search found. It is called with the mutex held.
+func (p *Pending) keep(found [][]byte, h horizon) {
+	p.known, p.xact, p.epoch, p.at = nil, h.xact, h.epoch, h.now
 	if len(found) <= maxKnown {
 		p.known = make(map[[digestSize]byte]struct{}, len(found))
 		for _, d := range found {
 			p.known[[digestSize]byte(d)] = struct{}{}
 		}
 	}
+}
+
+// follow searches by the journal's lines, unless all records have to be read.
+func (p *Pending) follow(ctx context.Context, db *DB) (found [][]byte, is bool, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.known == nil {
+		return nil, false, nil
+	}
+	var h horizon
+	err = db.read(ctx, byIndex, func(tx pgx.Tx) (err error) {
+		if h, err = db.horizon(ctx, tx); err != nil {
+			return err
+		}
+		if h.epoch != p.epoch || h.now.Sub(p.full) > fullEvery || h.now.Before(p.at) {
+			return nil
+		}
+		is = true
+		candidates, err := p.candidates(ctx, tx, db)
+		for part := range slices.Chunk(candidates, 10_000) {
+			if err != nil {
+				break
+			}
+			var still [][]byte
+			still, err = digests(ctx, tx, db.in(`SELECT r.digest FROM unnest($1::bytea[]) AS a (digest)
+				CROSS JOIN LATERAL (SELECT digest, state FROM @.records r WHERE r.digest = a.digest OFFSET 0) r WHERE r.state = 1`), part)
+			found = append(found, still...)
+		}
+		return err
+	})
+	if err != nil || !is {
+		return nil, false, err
+	}
+	p.keep(found, h)
 	slices.SortFunc(found, bytes.Compare)
-	return found, nil
+	return found, true, nil
 }
 
 // candidates gives what was pending, less what the journal says has ended, and what
