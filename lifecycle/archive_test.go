@@ -148,9 +148,9 @@ func TestAStoreIntoADirectory(t *testing.T) {
 		stop := w.run(w.sweeper(w.trail, lifecycle.Options{Journal: 72 * time.Hour, Archive: a}))
 		for range 3 {
 			w.many(g, 40, policy(t, semel.Policy{}))
-			time.Sleep(day)
+			w.sleep(day)
 		}
-		time.Sleep(5 * day)
+		w.sleep(5 * day)
 		stop()
 		names, err := filepath.Glob(filepath.Join(path, "2000-01-0[123]-*.ndjson.gz"))
 		if err != nil || len(names) != 3 {

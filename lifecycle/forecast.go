@@ -84,3 +84,63 @@ func whole(x float64) int64 {
 
 // span is a number of days as a time.
 func span(days float64) time.Duration { return time.Duration(whole(days * float64(24*time.Hour))) }
+
+// permanent is a time to live that does not end: such a record is a mark, no key.
+const permanent = 50 * 365 * 24 * time.Hour
+
+// briefest is the shortest retention that counts: what is kept for less is not
+// there long enough to be counted.
+const briefest = time.Second
+
+// flow is what a record of the sample says about what comes in: one that is kept for
+// half a day stands for two that came in a day, of which one is gone.
+type flow struct {
+	perDay, held   float64 // keys a day; keys held when that goes on
+	results, bytes float64 // bytes of results a day; bytes of results held
+}
+
+func (r *seen) flow(over time.Duration) flow {
+	if !r.ended || r.ttl < briefest || r.ttl > permanent {
+		return flow{}
+	}
+	var f flow
+	if w := min(over, r.ttl); r.age < w {
+		f.perDay, f.held = 24/w.Hours(), float64(r.ttl)/float64(w)
+	}
+	replay := min(r.replay, r.ttl)
+	if w := min(over, replay); r.age < w {
+		f.results, f.bytes = float64(r.result)*24/w.Hours(), float64(r.result)*float64(replay)/float64(w)
+	}
+	return f
+}
+
+// inflow says what comes in of those records, which are among the sample's.
+func (s *sample) inflow(of []seen, over time.Duration, each, record, result float64) Inflow {
+	in := Inflow{Over: over, Record: record}
+	var sum flow
+	squares := 0.0
+	for i := range of {
+		r := &of[i]
+		f := r.flow(in.Over)
+		sum = flow{sum.perDay + f.perDay, sum.held + f.held, sum.results + f.results, sum.bytes + f.bytes}
+		squares += f.perDay * f.perDay
+		if f.perDay > 0 {
+			in.Longest = max(in.Longest, r.ttl)
+		}
+	}
+	n := float64(len(s.seen))
+	in.PerDay, in.Results = each*sum.perDay, each*result*sum.results
+	if sum.perDay > 0 {
+		in.Remember = span(sum.held / sum.perDay)
+	}
+	if sum.results > 0 {
+		in.Replay = span(sum.bytes / sum.results)
+	}
+	if !s.complete {
+		mean := sum.perDay / n
+		// What was not seen at all may still be 3 of n (95 %).
+		least := 3 / n * 24 / in.Over.Hours()
+		in.Error = each * n * max(1.96*math.Sqrt(max(squares/n-mean*mean, 0)/n), least)
+	}
+	return in
+}

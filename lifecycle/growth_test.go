@@ -256,19 +256,19 @@ func TestTheSweeperMeasures(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(10 * time.Minute)
+		w.sleep(10 * time.Minute)
 		s := w.sweeper(w.trail, lifecycle.Options{})
 		if _, ok := s.Growth(); ok {
 			t.Error("it was measured before it ran")
 		}
 		stop := w.run(s)
-		time.Sleep(time.Minute)
+		w.sleep(time.Minute)
 		got, ok := s.Growth()
 		if !ok || got.PendingAge.Round(time.Minute) != 10*time.Minute || got.Lag.Round(time.Minute) != 12*time.Minute {
 			t.Errorf("%v: pending for %v, %v behind", ok, got.PendingAge, got.Lag)
 		}
 		w.set(func() { w.failing = nil })
-		time.Sleep(time.Hour)
+		w.sleep(time.Hour)
 		if got, _ := s.Growth(); got.Lag != 0 {
 			t.Errorf("%v behind after an hour", got.Lag)
 		}

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/semelhq/semel"
@@ -181,6 +182,12 @@ type world struct {
 }
 
 func newWorld(t *testing.T) *world { return &world{T: t, trail: newTrail(nil)} }
+
+// sleep waits until everything else waits as well, and then sees what it has done.
+func (w *world) sleep(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
 
 func guardOf(t *testing.T, store semel.Store) *semel.Guard {
 	t.Helper()

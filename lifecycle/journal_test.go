@@ -58,7 +58,7 @@ func archived(t *testing.T, seed uint64, n int) (entries []semel.Entry, name str
 		}
 		entries = w.days[today]
 		shelf := newShelf()
-		time.Sleep(day + 72*time.Hour + 2*time.Hour)
+		w.sleep(day + 72*time.Hour + 2*time.Hour)
 		s := w.sweeper(w.trail, lifecycle.Options{Journal: 72 * time.Hour, Archive: shelf})
 		if p, err := s.Once(t.Context()); err != nil || p.Archived != 1 || p.Lines != int64(n) || p.Dropped != 1 {
 			t.Fatalf("%+v, %v", p, err)
@@ -175,7 +175,7 @@ func TestTheFormatOfAnArchive(t *testing.T) {
 		}
 		r.Digest = r.Key.Digest(nil)
 		w.write(r.Entry())
-		time.Sleep(6 * day)
+		w.sleep(6 * day)
 		if _, err := s.Once(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -202,7 +202,7 @@ func TestTheTrailOutlivesTheKey(t *testing.T) {
 			// A key with a time of its own is remembered a little longer.
 			at := time.Now().Add(4 * time.Minute).UnixMilli()
 			w.done(g, "shop", fmt.Sprintf("%08x-%04x-7000-8000-%012x", at>>16, at&0xffff, hour), p, 10)
-			time.Sleep(time.Hour)
+			w.sleep(time.Hour)
 			lines := make(map[semel.Digest]int)
 			for _, entries := range w.days {
 				for _, e := range entries {
@@ -227,11 +227,11 @@ func TestWhenADayGoes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		s := w.sweeper(w.trail, lifecycle.Options{Journal: 72 * time.Hour, Growth: -1})
-		time.Sleep(day + 72*time.Hour + time.Hour - time.Second)
+		w.sleep(day + 72*time.Hour + time.Hour - time.Second)
 		if p, err := s.Once(t.Context()); err != nil || p.Dropped != 0 {
 			t.Errorf("a second too early: %+v, %v", p, err)
 		}
-		time.Sleep(time.Second)
+		w.sleep(time.Second)
 		if p, err := s.Once(t.Context()); err != nil || p.Dropped != 1 || p.Archived != 0 {
 			t.Errorf("at its time: %+v, %v", p, err)
 		}
@@ -329,7 +329,7 @@ func TestNothingIsLostOnItsWayToTheArchive(t *testing.T) {
 				shelf := newShelf()
 				w.many(guardOf(t, w), 10, policy(t, semel.Policy{}))
 				written := w.all()
-				time.Sleep(day + 72*time.Hour + 90*time.Minute)
+				w.sleep(day + 72*time.Hour + 90*time.Minute)
 				mend := c.spoil(w, shelf)
 				told := false
 				for range 3 {
@@ -375,7 +375,7 @@ func TestADayThatFailsBlocksNoOther(t *testing.T) {
 		defer stop()
 		for range 8 {
 			w.many(g, 5, policy(t, semel.Policy{}))
-			time.Sleep(day)
+			w.sleep(day)
 		}
 		if n := len(shelf.names()); n < 3 {
 			t.Errorf("%d days are archived", n)

@@ -58,7 +58,7 @@ func (s *cut) Sweep(ctx context.Context, limit int) (int, error) {
 func (w *world) expired(n int) {
 	w.Helper()
 	w.many(guardOf(w.T, w.trail), n, policy(w.T, semel.Policy{Replay: time.Minute, Remember: time.Minute}))
-	time.Sleep(2 * time.Minute)
+	w.sleep(2 * time.Minute)
 }
 
 // Two processes, and two sweepers in one of them: one works at a time, and together
@@ -80,7 +80,7 @@ func TestOneProcessWorksAtATime(t *testing.T) {
 			defer w.run(s)()
 		}
 		w.many(guardOf(t, w), 500, policy(t, semel.Policy{Replay: 10 * time.Minute, Remember: 30 * time.Minute, Lease: time.Minute}))
-		time.Sleep(time.Hour)
+		w.sleep(time.Hour)
 		n := len(w.told(lifecycle.Swept))
 		if w.overlaps != 0 || len(w.dump(w)) != 0 {
 			t.Errorf("%d calls met another, %d records are left", w.overlaps, len(w.dump(w)))
@@ -109,11 +109,11 @@ func TestTwoSeeThatItIsTime(t *testing.T) {
 			}
 		}
 		defer w.run(second)()
-		time.Sleep(30 * time.Second)
+		w.sleep(30 * time.Second)
 		if n := len(w.told(lifecycle.Swept)); n != 1 || times == 0 {
 			t.Errorf("%d passes at one time", n)
 		}
-		time.Sleep(time.Hour)
+		w.sleep(time.Hour)
 		if n := len(w.told(lifecycle.Swept)); n < 50 {
 			t.Errorf("%d passes in an hour", n)
 		}
@@ -133,17 +133,17 @@ func TestAKilledLeadersSuccessorGoesOn(t *testing.T) {
 			}
 		}
 		stop := w.run(w.sweeper(dead, lifecycle.Options{Batch: 100}))
-		time.Sleep(time.Second)
+		w.sleep(time.Second)
 		left := len(w.dump(w))
 		if calls != 5 || left < 500 || left == 1000 {
 			t.Fatalf("the leader was to die in the middle: %d calls, %d left", calls, left)
 		}
 		stopSecond := w.run(w.sweeper(&cut{trail: w.trail}, lifecycle.Options{Batch: 100}))
-		time.Sleep(20 * time.Second)
+		w.sleep(20 * time.Second)
 		if n := len(w.dump(w)); n != left {
 			t.Errorf("%d are left while the dead one's lease runs, want %d", n, left)
 		}
-		time.Sleep(20 * time.Second)
+		w.sleep(20 * time.Second)
 		if n := len(w.dump(w)); n != 0 {
 			t.Errorf("%d are left after the lease", n)
 		}
@@ -152,7 +152,7 @@ func TestAKilledLeadersSuccessorGoesOn(t *testing.T) {
 		}
 		w.expired(1000)
 		dead.off.Store(false) // it comes back: nothing of its stops the others
-		time.Sleep(5 * time.Minute)
+		w.sleep(5 * time.Minute)
 		if n := len(w.dump(w)); n != 0 || w.overlaps != 0 {
 			t.Errorf("%d are left, %d calls met another", n, w.overlaps)
 		}
@@ -169,19 +169,19 @@ func TestALostLeadStopsThePass(t *testing.T) {
 		half := &halfCut{trail: w.trail}
 		w.trail.onSweep = func(int) { time.Sleep(100 * time.Millisecond) }
 		stop := w.run(w.sweeper(half, lifecycle.Options{Batch: 10, Lease: 6 * time.Second, Every: 10 * time.Minute}))
-		time.Sleep(2500 * time.Millisecond) // 2 batches
-		half.off.Store(true)                // renewals fail, and sweeping would go on
-		time.Sleep(6 * time.Second)
+		w.sleep(2500 * time.Millisecond) // 2 batches
+		half.off.Store(true)             // renewals fail, and sweeping would go on
+		w.sleep(6 * time.Second)
 		if lost := w.told(lifecycle.Lost); len(lost) != 1 {
 			t.Fatalf("lost: %+v", lost)
 		}
 		n := w.sweeps
-		time.Sleep(5 * time.Minute)
+		w.sleep(5 * time.Minute)
 		if w.sweeps != n {
 			t.Errorf("%d calls without the lead", w.sweeps-n)
 		}
 		half.off.Store(false)
-		time.Sleep(30 * time.Minute)
+		w.sleep(30 * time.Minute)
 		if n := len(w.dump(w)); n != 0 {
 			t.Errorf("%d are left", n)
 		}
@@ -225,7 +225,7 @@ func TestAPanicGivesBackTheLead(t *testing.T) {
 		}()
 		stop := w.run(w.sweeper(w.trail, lifecycle.Options{Batch: 100}))
 		defer stop()
-		time.Sleep(time.Minute)
+		w.sleep(time.Minute)
 		if n := len(w.dump(w)); n != 0 {
 			t.Errorf("%d are left a minute after the panic", n)
 		}
@@ -238,12 +238,12 @@ func TestOnceWhileAnotherWorks(t *testing.T) {
 		w.expired(300)
 		w.onSweep = func(int) { time.Sleep(time.Second) }
 		stop := w.run(w.sweeper(w.trail, lifecycle.Options{Batch: 100, Growth: -1}))
-		time.Sleep(500 * time.Millisecond)
+		w.sleep(500 * time.Millisecond)
 		s := w.sweeper(&cut{trail: w.trail}, lifecycle.Options{})
 		if p, err := s.Once(t.Context()); !errors.Is(err, semel.ErrInProgress) || p != (lifecycle.Pass{}) || w.overlaps != 0 {
 			t.Errorf("got %+v, %v", p, err)
 		}
-		time.Sleep(time.Minute)
+		w.sleep(time.Minute)
 		stop()
 		w.expired(300)
 		if p, err := s.Once(t.Context()); err != nil || p.Swept < 300 || !p.Drained {
@@ -262,12 +262,12 @@ func TestAnUnconfirmedLeadIsNone(t *testing.T) {
 		away.unconfirmed.Store(true)
 		stop := w.run(s)
 		defer stop()
-		time.Sleep(time.Hour)
+		w.sleep(time.Hour)
 		if _, err := s.Once(t.Context()); !errors.Is(err, semel.ErrUnavailable) || w.sweeps != 0 {
 			t.Errorf("%v, and %d calls", err, w.sweeps)
 		}
 		away.unconfirmed.Store(false)
-		time.Sleep(time.Hour)
+		w.sleep(time.Hour)
 		if n := len(w.dump(w)); n != 0 {
 			t.Errorf("%d are left", n)
 		}
@@ -282,7 +282,7 @@ func TestStoppedInTheMiddle(t *testing.T) {
 		w.onSweep = func(int) { time.Sleep(time.Second) }
 		s := w.sweeper(w.trail, lifecycle.Options{Batch: 10, Lease: time.Hour})
 		stop := w.run(s)
-		time.Sleep(time.Minute)
+		w.sleep(time.Minute)
 		start := time.Now()
 		stop()
 		if took := time.Since(start); took > time.Second {

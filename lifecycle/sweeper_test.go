@@ -52,9 +52,9 @@ func TestX4OnlyWhatIsFinishedAndOverIsTouched(t *testing.T) {
 		stop := w.run(w.sweeper(w.trail, lifecycle.Options{Batch: 7, Growth: -1}))
 		defer stop()
 		start := time.Now()
-		time.Sleep(90 * time.Second) // between two passes from here on
+		w.sleep(90 * time.Second) // between two passes from here on
 		for range 60 {
-			time.Sleep(time.Hour)
+			w.sleep(time.Hour)
 			held := make(map[semel.Digest]semel.Record)
 			for _, r := range w.dump(w) {
 				held[r.Digest] = r
@@ -96,7 +96,7 @@ func final(t *testing.T, sweep func(t *testing.T, w *world)) (left []semel.Recor
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		populate(w)
-		time.Sleep(20 * time.Hour)
+		w.sleep(20 * time.Hour)
 		sweep(t, w)
 		left = w.dump(w)
 		for i := range left { // of a counter that all keys share
@@ -186,7 +186,7 @@ func TestItRests(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t)
 			w.many(guardOf(t, w), 2000, policy(t, semel.Policy{Replay: time.Hour, Remember: time.Hour, Lease: time.Minute}))
-			time.Sleep(time.Hour)
+			w.sleep(time.Hour)
 			took := 5 * time.Millisecond
 			w.onSweep = func(int) { time.Sleep(took) }
 			s := w.sweeper(w.trail, lifecycle.Options{Batch: 100, Share: share, Growth: -1})
@@ -199,7 +199,7 @@ func TestItRests(t *testing.T) {
 				t.Errorf("a share of %v was asked for, and %.3f was taken: %+v", share, got, p)
 			}
 			w.many(guardOf(t, w), 2000, policy(t, semel.Policy{Replay: time.Hour, Remember: time.Hour, Lease: time.Minute}))
-			time.Sleep(time.Hour)
+			w.sleep(time.Hour)
 			took = 15 * time.Millisecond
 			slow, err := s.Once(t.Context())
 			if err != nil || slow.Swept < 2000 {
@@ -218,15 +218,15 @@ func TestALongBacklog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.many(guardOf(t, w), 3000, policy(t, semel.Policy{Replay: time.Hour, Remember: time.Hour, Lease: time.Minute}))
-		time.Sleep(2 * time.Hour)
+		w.sleep(2 * time.Hour)
 		w.onSweep = func(int) { time.Sleep(100 * time.Millisecond) }
 		stop := w.run(w.sweeper(w.trail, lifecycle.Options{Batch: 10, Every: 10 * time.Second}))
 		defer stop()
-		time.Sleep(15 * time.Second)
+		w.sleep(15 * time.Second)
 		if s := w.told(lifecycle.Swept); len(s) != 1 || s[0].Pass.Drained || len(w.told(lifecycle.Measured)) != 1 {
 			t.Errorf("after 15 s: %+v", s)
 		}
-		time.Sleep(5*time.Minute + 30*time.Second) // 300 batches at 1 s
+		w.sleep(5*time.Minute + 30*time.Second) // 300 batches at 1 s
 		if n := len(w.dump(w)); n != 0 {
 			t.Errorf("%d are left", n)
 		}
@@ -239,11 +239,11 @@ func TestNoLongerRestWhileItIsBehind(t *testing.T) {
 		w := newWorld(t)
 		p := policy(t, semel.Policy{Replay: time.Hour, Remember: time.Hour, Lease: time.Minute})
 		w.many(guardOf(t, w), 6000, p)
-		time.Sleep(2 * time.Hour)
+		w.sleep(2 * time.Hour)
 		w.onSweep = func(call int) { time.Sleep(10 * time.Millisecond << min(call/10, 2)) }
 		stop := w.run(w.sweeper(w.trail, lifecycle.Options{Batch: 10, Every: 30 * time.Second, Growth: -1}))
 		defer stop()
-		time.Sleep(3 * time.Minute)
+		w.sleep(3 * time.Minute)
 		passes := w.told(lifecycle.Swept)
 		first, second := passes[0].Pass, passes[1].Pass
 		if first.Drained || second.Drained || first.Busy*20 > first.Took || second.Busy*11 < second.Took {
@@ -256,13 +256,12 @@ func TestErrorsAreToldAndTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.many(guardOf(t, w), 100, policy(t, semel.Policy{Replay: time.Hour, Remember: time.Hour}))
-		time.Sleep(2 * time.Hour)
-		broken := true
-		w.failing = func(int) bool { return broken }
+		w.sleep(2 * time.Hour)
+		w.failing = func(int) bool { return true }
 		shelf := newShelf()
 		stop := w.run(w.sweeper(w.trail, lifecycle.Options{Journal: 72 * time.Hour, Archive: shelf}))
 		defer stop()
-		time.Sleep(5 * 24 * time.Hour)
+		w.sleep(5 * 24 * time.Hour)
 		if len(shelf.names()) == 0 || len(w.told(lifecycle.Measured)) == 0 {
 			t.Error("what cannot be swept keeps the journal and the measuring from being done")
 		}
@@ -273,8 +272,8 @@ func TestErrorsAreToldAndTriedAgain(t *testing.T) {
 		if most := 5 * 24 * 60 / 16 * 4 * 2; w.sweeps > most || w.sweeps < most/8 {
 			t.Errorf("%d calls in 5 days of failure, want at most %d", w.sweeps, most)
 		}
-		w.set(func() { broken = false })
-		time.Sleep(20 * time.Minute)
+		w.set(func() { w.failing = nil })
+		w.sleep(20 * time.Minute)
 		if n := len(w.dump(w)); n != 0 {
 			t.Errorf("%d are left after it is mended", n)
 		}
@@ -286,7 +285,7 @@ func TestAFailureNowAndThen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.many(guardOf(t, w), 100, policy(t, semel.Policy{Replay: time.Hour, Remember: time.Hour}))
-		time.Sleep(2 * time.Hour)
+		w.sleep(2 * time.Hour)
 		w.failing = func(call int) bool { return call%3 != 0 }
 		p, err := w.sweeper(w.trail, lifecycle.Options{Batch: 10, Growth: -1}).Once(t.Context())
 		if err != nil || !p.Drained || p.Swept < 100 || len(w.dump(w)) != 0 {
