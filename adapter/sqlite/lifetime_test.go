@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -177,6 +178,41 @@ func TestDamagedLine(t *testing.T) {
 	}
 	if n != 5 || !errors.Is(last, semel.ErrDamaged) {
 		t.Fatalf("%d lines, %v; want 5 and ErrDamaged", n, last)
+	}
+}
+
+// A measure and a search for what is in doubt read through neither table, but the
+// index that counts.
+func TestMeasureReadsLittle(t *testing.T) {
+	path := newPath(t)
+	s := openTest(t, path, Options{})
+	fill(t, s, 0, 100, done)
+	db := openSQL(t, path)
+	for sql, may := range map[string]string{
+		sqlRecords: "COVERING INDEX", sqlLength: "", sqlOldest: "record_pending", sqlOverdue: "", sqlDays: "journal_day",
+		sqlPending: "record_pending", sqlExpired: "", sqlNext: "", sqlDrop: "", sqlLines: "", sqlTail: "journal",
+	} {
+		n := strings.Count(sql, "?")
+		if strings.Contains(sql, "?5") { // they are numbered
+			n = 5
+		}
+		rows, err := db.Query("EXPLAIN QUERY PLAN "+sql, make([]any, n)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for rows.Next() {
+			var a, b, c int
+			var step string
+			if err := rows.Scan(&a, &b, &c, &step); err != nil {
+				t.Fatal(err)
+			}
+			if strings.HasPrefix(step, "SCAN") && (may == "" || !strings.Contains(step, may)) && step != "SCAN CONSTANT ROW" {
+				t.Errorf("%s: %s", sql, step)
+			}
+		}
+		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

@@ -257,13 +257,13 @@ const (
 	sqlRow = "SELECT avg(length(meta) + ifnull(length(result), 0) + 130) FROM (SELECT meta, result FROM record ORDER BY digest LIMIT 200)"
 	// Lines of the journal, as numbers go, and the bytes of one: its digest, its meta
 	// and what a row costs. Those that began a connection's work are not worth counting.
-	sqlLength = "SELECT max(n) - min(n) + 1 FROM journal"
+	sqlLength = "SELECT (SELECT max(n) FROM journal) - (SELECT min(n) FROM journal) + 1"
 	sqlLine   = "SELECT avg(length(digest) + length(meta) + 12) FROM" +
 		" (SELECT * FROM (SELECT digest, meta FROM journal ORDER BY n LIMIT 200) UNION ALL SELECT * FROM (SELECT digest, meta FROM journal ORDER BY n DESC LIMIT 200))"
 )
 
-// Measure is part of semel.Measurer. It counts the records by an index, some
-// fifty million a second; the bytes of the journal are reckoned from its numbers
+// Measure is part of semel.Measurer. It counts the records by an index, a million
+// in 5 ms, or in 100 ms if that has to be read from the disk; the bytes of the journal are reckoned from its numbers
 // and a sample, and those of the records are the rest of the file, or reckoned as
 // well if the file has the application's tables, too.
 func (s *Store) Measure(ctx context.Context) (semel.Measure, error) {
