@@ -100,9 +100,9 @@ func TestTwoSeeThatItIsTime(t *testing.T) {
 		w := newWorld(t)
 		slow := &cut{trail: w.trail}
 		first, second := w.sweeper(w.trail, lifecycle.Options{}), w.sweeper(slow, lifecycle.Options{})
-		times := 0
+		var times atomic.Int32
 		slow.onGet = func(semel.Digest) {
-			if times++; times == 1 {
+			if times.Add(1) == 1 {
 				if _, err := first.Once(t.Context()); err != nil {
 					t.Error(err)
 				}
@@ -110,7 +110,7 @@ func TestTwoSeeThatItIsTime(t *testing.T) {
 		}
 		defer w.run(second)()
 		w.sleep(30 * time.Second)
-		if n := len(w.told(lifecycle.Swept)); n != 1 || times == 0 {
+		if n := len(w.told(lifecycle.Swept)); n != 1 || times.Load() == 0 {
 			t.Errorf("%d passes at one time", n)
 		}
 		w.sleep(time.Hour)
