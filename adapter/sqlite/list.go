@@ -25,8 +25,8 @@ const (
 // tidyTime, so that the requests' commits wait little for it (INVARIANTS X7). How
 // much one does follows from how long the last ones took.
 const (
-	tidyTime  = time.Millisecond
-	tidyLeast = 8
+	tidyTime  = 2 * time.Millisecond
+	tidyLeast = 16
 	tidyMost  = 512
 )
 
