@@ -283,8 +283,9 @@ func TestPendingIsReadOn(t *testing.T) {
 	must(t, other.Close())
 }
 
-// Large numbers are estimated.
+// Large numbers are estimated, and what is not due yet is not read.
 func TestMeasureEstimates(t *testing.T) {
+	t.Parallel() // a server takes seconds to tell of its sessions' work
 	b := benchAt(t, "estimated")
 	const n = 25_000
 	for i := range 5 {
@@ -292,8 +293,16 @@ func TestMeasureEstimates(t *testing.T) {
 	}
 	run(t, b.db, "VACUUM ANALYZE estimated.records")
 	b.many(t, "more", n/10, nil)
+	read := func(what string) int64 {
+		return number(t, b.db, `SELECT `+what+` FROM pg_stat_user_indexes WHERE schemaname = 'estimated' AND indexrelname = 'records_due'`)
+	}
+	scans, tuples := read("idx_scan"), read("idx_tup_read")
 	m, err := b.Measure(t.Context())
 	must(t, err)
+	eventually(t, "the server tells of the scan", func() bool { return read("idx_scan") > scans })
+	if n := read("idx_tup_read") - tuples; n > 22_000 { // counting reads some 20,000 of them
+		t.Errorf("%d entries of the sweeper's index were read though nothing is due", n)
+	}
 	if !m.Estimated || m.Records < n || m.Records > n*13/10 || m.Bytes < n*400 || m.JournalBytes < n*200 {
 		t.Errorf("%d records measure %+v", n*11/10, m)
 	}

@@ -36,7 +36,7 @@ const (
 	// A pending record that was taken for done by now is not overdue; if there are
 	// only such among the first, the first stands for all.
 	sqlOverdue = `SELECT coalesce(min(due) FILTER (WHERE state > 1), CASE WHEN count(*) = $1 THEN min(due) END)
-		FROM (SELECT due, state FROM @.records WHERE due <= clock_timestamp() ORDER BY due LIMIT $1) AS first`
+		FROM clock_timestamp() AS now CROSS JOIN LATERAL (SELECT due, state FROM @.records WHERE due <= now ORDER BY due LIMIT $1) AS first`
 )
 
 // Size measures. It counts small numbers and believes the server's statistics
