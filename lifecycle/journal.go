@@ -265,7 +265,7 @@ func (s *Sweeper) trim(ctx context.Context, p *Pass) error {
 		if now.Before(day.Add(24*time.Hour + s.o.Journal + grace)) {
 			continue
 		}
-		if time.Now().Before(s.kept[day].until) {
+		if time.Now().Before(s.kept[day.Unix()].until) {
 			continue
 		}
 		err := s.retire(ctx, day, p)
@@ -276,7 +276,7 @@ func (s *Sweeper) trim(ctx context.Context, p *Pass) error {
 			wrong = append(wrong, s.failed(ctx, day, fmt.Errorf("lifecycle: the journal of %s stays in the store: %w", day.Format(time.DateOnly), err)))
 			s.keep(day)
 		default:
-			delete(s.kept, day)
+			delete(s.kept, day.Unix())
 		}
 	}
 	return errors.Join(wrong...)
@@ -291,10 +291,10 @@ type keptDay struct {
 // keep has the day left alone for a while, so that reading it again and again is
 // not all that is done.
 func (s *Sweeper) keep(day time.Time) {
-	k := s.kept[day]
+	k := s.kept[day.Unix()]
 	k.until = time.Now().Add(min(s.o.Every<<min(k.tries, 6), time.Hour))
 	k.tries++
-	s.kept[day] = k
+	s.kept[day.Unix()] = k
 }
 
 // retire archives a day, and then drops it. A crash in between leaves the day to

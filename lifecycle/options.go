@@ -3,7 +3,6 @@ package lifecycle
 import (
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/semelhq/semel"
@@ -36,8 +35,6 @@ type Options struct {
 	// Observe is told what happened. It must return quickly and be safe for concurrent
 	// use. Default: nobody is told.
 	Observe func(Event)
-	// Owner names this process, for people. Default: host name and process id.
-	Owner string
 }
 
 // Kind says what happened.
@@ -117,13 +114,6 @@ func (o Options) filled() (Options, error) {
 	}
 	if o.Observe == nil {
 		o.Observe = func(Event) {}
-	}
-	if o.Owner == "" {
-		host, err := os.Hostname()
-		if err != nil {
-			host = "unknown"
-		}
-		o.Owner = fmt.Sprintf("%s:%d", host, os.Getpid())
 	}
 	var wrong []error
 	refuse := func(bad bool, format string, args ...any) {

@@ -25,7 +25,7 @@ type Sweeper struct {
 
 	// kept belongs to whoever holds working.
 	working sync.Mutex
-	kept    map[time.Time]keptDay
+	kept    map[int64]keptDay // by the day's Unix time
 
 	mu       sync.Mutex
 	running  bool
@@ -48,7 +48,7 @@ func New(guard *semel.Guard, o Options) (*Sweeper, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Sweeper{guard: guard, store: guard.Store(), o: o, pace: pacer{share: o.Share}, kept: make(map[time.Time]keptDay)}
+	s := &Sweeper{guard: guard, store: guard.Store(), o: o, pace: pacer{share: o.Share}, kept: make(map[int64]keptDay)}
 	s.sweeper, _ = semel.As[semel.Sweeper](s.store)
 	s.days, _ = semel.As[semel.Days](s.store)
 	_, measures := semel.As[semel.Measurer](s.store)
