@@ -425,7 +425,10 @@ func TestALongSearchIsFollowedByALongRest(t *testing.T) {
 		takes time.Duration
 		want  int32 // searches in an hour
 	}{
-		{0, 360}, {100 * time.Millisecond, 360}, {time.Second, 3600/21 + 1}, {4 * time.Second, 3600/84 + 1},
+		{0, 360},
+		{100 * time.Millisecond, 360},
+		{time.Second, 3600/21 + 1},
+		{4 * time.Second, 3600/84 + 1},
 		{time.Hour, 3600/105 + 1}, // cut off after 5 s
 	} {
 		synctest.Test(t, func(t *testing.T) {
