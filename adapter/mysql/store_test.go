@@ -2,6 +2,7 @@ package mysql_test
 
 import (
 	"os"
+	"sync"
 	"testing"
 
 	"github.com/semelhq/semel"
@@ -38,9 +39,47 @@ func place(t testing.TB, at storetest.Place) string {
 	return servers.MariaDB(t).URL(at.Name)
 }
 
+// pool is databases that cases have emptied for the next: making tables takes
+// longer than most cases do.
+type pool struct {
+	mu   sync.Mutex
+	free []string
+}
+
+// place gives the URL of the database of a place. It is for cases that go by the
+// server's own clock, and so leave the journal's days as they are.
+func (p *pool) place(t testing.TB, at storetest.Place) string {
+	t.Helper()
+	mark := at.Dir + "/database"
+	if url, err := os.ReadFile(mark); err == nil {
+		return string(url)
+	}
+	p.mu.Lock()
+	url := ""
+	if n := len(p.free); n > 0 {
+		url, p.free = p.free[n-1], p.free[:n-1]
+	}
+	p.mu.Unlock()
+	if url == "" {
+		url = database(t, at.Name)
+	} else {
+		execute(t, sqlDB(t, url), "DELETE FROM semel_record; DELETE FROM semel_journal")
+	}
+	if err := os.WriteFile(mark, []byte(url), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { // after the case has closed its stores
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.free = append(p.free, url)
+	})
+	return url
+}
+
 // TestStore is also the test of package batch in front of the database: Open puts
 // it there. The store's clock is set by the cases.
 func TestStore(t *testing.T) {
+	t.Parallel()
 	storetest.Run(t, storetest.Maker{
 		Has: has,
 		Open: func(t testing.TB, at storetest.Place) semel.Store {
@@ -55,20 +94,24 @@ func TestStore(t *testing.T) {
 
 // TestStoreAlone is the store with the server's own clock, and without group commit.
 func TestStoreAlone(t *testing.T) {
+	t.Parallel()
+	var databases pool
 	storetest.Run(t, storetest.Maker{
 		Has: has, RealTime: true,
 		Open: func(t testing.TB, at storetest.Place) semel.Store {
-			return connect(t, place(t, at), mysql.Options{Alone: true})
+			return connect(t, databases.place(t, at), mysql.Options{Alone: true})
 		},
 	})
 }
 
 // TestBatchAround is package batch around the store once more.
 func TestBatchAround(t *testing.T) {
+	t.Parallel()
+	var databases pool
 	storetest.Run(t, storetest.Maker{
 		Has: has, RealTime: true,
 		Open: func(t testing.TB, at storetest.Place) semel.Store {
-			return batch.New(connect(t, place(t, at), mysql.Options{Alone: true}), batch.Options{MaxBatch: 7, Workers: 3})
+			return batch.New(connect(t, databases.place(t, at), mysql.Options{Alone: true}), batch.Options{MaxBatch: 7, Workers: 3})
 		},
 		Close: func(t testing.TB, s semel.Store) {
 			s.(*batch.Store).Close()
@@ -80,18 +123,17 @@ func TestBatchAround(t *testing.T) {
 // TestTieredAround is the store behind a cache: tombstones and what was forgotten
 // are not hidden by copies.
 func TestTieredAround(t *testing.T) {
+	t.Parallel()
+	var databases pool
 	storetest.Run(t, storetest.Maker{
-		Has: has &^ storetest.Shared, // what another process rewrites is known late, see tiered
+		Has: has &^ storetest.Shared, RealTime: true, // what another process rewrites is known late, see tiered
 		Open: func(t testing.TB, at storetest.Place) semel.Store {
-			s, err := mysql.OpenAt(t.Context(), place(t, at), mysql.Options{Alone: true}, at.Now)
-			if err != nil {
-				t.Fatal(err)
-			}
+			s := connect(t, databases.place(t, at), mysql.Options{Alone: true})
 			near, err := otter.New(otter.Options{MaxBytes: 1 << 20})
 			if err != nil {
 				t.Fatal(err)
 			}
-			front, err := tiered.New(s, tiered.Options{Caches: []tiered.Cache{near}, Now: at.Now, Margin: 1})
+			front, err := tiered.New(s, tiered.Options{Caches: []tiered.Cache{near}, Margin: 1})
 			if err != nil {
 				t.Fatal(err)
 			}
