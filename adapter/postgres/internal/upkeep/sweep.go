@@ -30,8 +30,11 @@ type Fate struct {
 const (
 	// Rows that somebody writes at this moment are left for another time; so two
 	// sweepers share the work.
-	sqlDue = `SELECT digest, epoch, counter, written, expires, state, meta, due, now FROM @.records r, clock_timestamp() AS now
-	WHERE due >= $1 AND due <= now ORDER BY due LIMIT $2 FOR UPDATE OF r SKIP LOCKED`
+	// The clock is read once, ahead: compared with the function, or joined, each row of
+	// the index would be, to its end.
+	sqlDue = `WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now)
+	SELECT digest, epoch, counter, written, expires, state, meta, due, (SELECT now FROM clock) FROM @.records r
+	WHERE due >= $1 AND due <= (SELECT now FROM clock) ORDER BY due LIMIT $2 FOR UPDATE OF r SKIP LOCKED`
 
 	sqlVersions = `unnest($1::bytea[], $2::int8[], $3::int8[]`
 	sqlOver     = `r.digest = a.digest AND r.epoch = a.epoch AND r.counter = a.counter`
