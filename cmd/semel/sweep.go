@@ -215,7 +215,7 @@ func (o *sweepOptions) look(ctx context.Context, w io.Writer, store *stores.Open
 	if due.Estimated {
 		about = "about "
 	}
-	fmt.Fprintf(w, "%s%s keys would be forgotten, and %s%s answers dropped whose keys stay.\n", about, upkeep.Grouped(due.Forgotten), about, upkeep.Grouped(due.Emptied))
+	fmt.Fprintf(w, "%s%s keys would be forgotten.\n%s%s answers would be dropped, whose keys stay.\n", about, upkeep.Grouped(due.Forgotten), about, upkeep.Grouped(due.Emptied))
 	if due.Overdue > 0 {
 		fmt.Fprintf(w, "What waits longest has been due for %s.\n", span(time.Duration(due.Overdue*float64(time.Second))))
 	}

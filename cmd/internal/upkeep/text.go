@@ -45,7 +45,7 @@ func (r *Report) Text(s Style) string {
 	if r.Over < 86400 {
 		since = kept("by the last ", r.Over, s)
 	}
-	line("new per day", Grouped(whole(r.NewPerDay)), strings.Join(without("", plusMinus(r.NewPerDayError), since), ", "))
+	line("new per day", Grouped(r.digits(r.NewPerDay)), strings.Join(without("", r.plusMinus(r.NewPerDayError), since), ", "))
 	line("", "", strings.Join(without("", kept("remembered for ", r.Remember, s), kept("answers for ", r.Replay, s)), ", "))
 	f := r.Forecast
 	until := "as now"
@@ -60,7 +60,7 @@ func (r *Report) Text(s Style) string {
 	if f.Bytes != nil {
 		size = Bytes(*f.Bytes)
 	}
-	line("at this rate", Grouped(f.Records), strings.Join(without("", plusMinus(float64(f.RecordsError)), size, until, kept), ", "))
+	line("at this rate", Grouped(r.digits(float64(f.Records))), strings.Join(without("", r.plusMinus(float64(f.RecordsError)), size, until, kept), ", "))
 	r.table(&b, s)
 	b.WriteString(r.sample())
 	return b.String()
@@ -103,7 +103,7 @@ func (r *Report) table(b *strings.Builder, s Style) {
 	fmt.Fprintf(b, "\n%s\n", s.Bold(fmt.Sprintf("%s %12s %7s %9s %11s", pad("SCOPE"), "RECORDS", "SHARE", "SIZE", "NEW PER DAY")))
 	for i := range all {
 		of := &all[i]
-		fmt.Fprintf(b, "%s %12s %6.1f%% %9s %11s\n", pad(names[i]), Grouped(of.Records), 100*of.Share, bytesOf(of.Bytes), Grouped(whole(of.NewPerDay)))
+		fmt.Fprintf(b, "%s %12s %6.1f%% %9s %11s\n", pad(names[i]), Grouped(r.digits(float64(of.Records))), 100*of.Share, bytesOf(of.Bytes), Grouped(r.digits(of.NewPerDay)))
 	}
 }
 
@@ -122,11 +122,20 @@ func (r *Report) sample() string {
 	return fmt.Sprintf("\nFrom a sample of %s records: a scope's share is right within %.1f points\n(95 %%), and one with less than %.2g %% of all may be missing.\n", Grouped(int64(r.Sampled)), 100*most, 100*r.Unseen)
 }
 
-func plusMinus(x float64) string {
+func (r *Report) plusMinus(x float64) string {
 	if x < 0.5 {
 		return ""
 	}
-	return "± " + Grouped(whole(x))
+	return "± " + Grouped(r.digits(x))
+}
+
+// digits keeps of a number from a sample three digits: it has no more.
+func (r *Report) digits(x float64) int64 {
+	if r.Complete || x < 1000 {
+		return whole(x)
+	}
+	unit := math.Pow(10, math.Floor(math.Log10(x))-2)
+	return whole(math.Round(x/unit) * unit)
 }
 
 func kept(what string, secs float64, s Style) string {
