@@ -42,9 +42,9 @@ type Config struct {
 	// "none" for nowhere.
 	PolicyPath string
 	// Lifecycle says how Serve keeps the store of Guard small: gateways that share it
-	// take turns. Policies is set to those of the routes. Growth is measured where the
-	// store can measure itself; in others it takes a walk through the records, so there
-	// it is measured if Growth is set. Default: see lifecycle.Options.
+	// take turns. Policies is set to those of the routes. Growth is measured by
+	// default where the store is a semel.Measurer and a semel.Sweeper: others, such as
+	// Redis, have to be walked through for it. Default: see lifecycle.Options.
 	Lifecycle lifecycle.Options
 	// Metrics is served by the admin listener at /metrics. Default: nothing is.
 	Metrics http.Handler

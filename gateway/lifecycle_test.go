@@ -110,6 +110,23 @@ func TestLifecycleIsChecked(t *testing.T) {
 			t.Errorf("%+v: %v, want %q", o, err, want)
 		}
 	}
+	// A store that is measured at the cost of a walk is not, unless somebody asks.
+	store := memory.New(memory.Options{})
+	walks, err := semel.NewGuard(struct {
+		semel.Store
+		semel.Measurer
+		semel.Lister
+	}{store, store, store}, semel.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for every, want := range map[time.Duration]bool{0: false, time.Minute: true} {
+		c := open(t, "http://127.0.0.1:1", nil).config
+		c.Guard, c.Routes[0].Guard, c.Lifecycle.Growth = walks, walks, every
+		if g, err := New(c); err != nil || (g.sweeper != nil) != want {
+			t.Errorf("growth %v: %v, %v", every, g.sweeper, err)
+		}
+	}
 	// Where there is nothing to do, nothing is refused.
 	bare, err := semel.NewGuard(struct{ semel.Store }{guard.Store()}, semel.Options{})
 	if err != nil {

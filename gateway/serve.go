@@ -96,8 +96,8 @@ func (g *Gateway) background(ctx context.Context) (quiet func()) {
 func (g *Gateway) newSweeper() (*lifecycle.Sweeper, error) {
 	store, o := g.config.Guard.Store(), g.config.Lifecycle
 	_, sweeps := semel.As[semel.Sweeper](store)
-	if _, measures := semel.As[semel.Measurer](store); o.Growth == 0 && !measures {
-		o.Growth = -1
+	if _, measures := semel.As[semel.Measurer](store); o.Growth == 0 && !(measures && sweeps) {
+		o.Growth = -1 // a list would go through the whole store
 	}
 	if !sweeps && o.Journal == 0 && o.Archive == nil && o.Growth < 0 {
 		return nil, nil

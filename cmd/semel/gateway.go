@@ -323,8 +323,8 @@ func describeKept(line func(name, format string, args ...any), s *config.Setting
 	switch {
 	case l.Growth < 0:
 		line("", "growth is not measured")
-	case l.Growth == 0 && store != nil && !can[semel.Measurer](store):
-		line("", "growth is not measured: this store would have to be read for it; set growth")
+	case l.Growth == 0 && store != nil && !(can[semel.Measurer](store) && can[semel.Sweeper](store)):
+		line("", "growth is not measured: this store would have to be walked through; set growth")
 	}
 }
 

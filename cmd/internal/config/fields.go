@@ -97,7 +97,7 @@ func processFields(d Settings) []Field {
 		{Name: "listen", Value: "ADDRESS", Help: "where clients connect; port 0 takes a free one", Default: d.Listen, set: text(func(s *Settings) *string { return &s.Listen })},
 		{Name: "store", Value: "URL", Help: "sqlite:PATH, memory:, postgres://… mysql://… redis://… etcd://… semel://…", Default: d.Store, set: text(func(s *Settings) *string { return &s.Store })},
 		{Name: "cache", Value: "URLS", Help: "in front of the store, nearest first: memory:64MB,redis://… or none", List: true, set: text(func(s *Settings) *string { return &s.Cache })},
-		{Name: "admin", Value: "ADDRESS", Help: "/healthz and /readyz, such as on 127.0.0.1:7070", set: text(func(s *Settings) *string { return &s.Admin })},
+		{Name: "admin", Value: "ADDRESS", Help: "/healthz, /readyz, /metrics, such as on 127.0.0.1:7070", set: text(func(s *Settings) *string { return &s.Admin })},
 		{Name: "secret-file", Value: "PATH", Help: "key the digests in the store with this file's content", set: text(func(s *Settings) *string { return &s.SecretFile })},
 		{Name: "drain", Value: "TIME", Help: "how long running requests may take to end", Default: formatDuration(d.Drain), set: parsed(above, func(s *Settings, _ *Route) *time.Duration { return &s.Drain })},
 		{Name: "status-path", Value: "PATH", Help: "where clients ask what is known of a key, or none", Default: d.StatusPath, set: parsed(parseOwnPath, func(s *Settings, _ *Route) *string { return &s.StatusPath })},
