@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	code := m.Run()
+	code := servers.Run(m)
 	_ = os.RemoveAll(scratch)
 	os.Exit(code)
 }
