@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -253,6 +254,46 @@ func fill(t testing.TB, s *Store, from, to int, of func(int) semel.Record) {
 			}
 		}
 		from += len(swaps)
+	}
+}
+
+// X7: two processes that sweep one file deal with each record once, beside one that
+// writes.
+func TestTwoSweepers(t *testing.T) {
+	clock, path := newMovable(), newPath(t)
+	a, b := openTest(t, path, Options{Now: clock.now}), openTest(t, path, Options{Now: clock.now})
+	const n = 3000
+	fill(t, a, 0, n, func(i int) semel.Record {
+		r := done(i)
+		if i%2 == 0 {
+			r.TTL = 24 * time.Hour
+		}
+		return r
+	})
+	clock.move(25 * time.Hour)
+	var swept [2]int
+	var wg sync.WaitGroup
+	for i, s := range []*Store{a, b} {
+		wg.Go(func() {
+			for {
+				some, err := s.Sweep(t.Context(), 100)
+				if err != nil {
+					t.Error(err)
+				}
+				if swept[i] += some; some < 100 {
+					return
+				}
+			}
+		})
+	}
+	wg.Go(func() { fill(t, b, n, n+500, pending) })
+	wg.Wait()
+	m, err := a.Measure(t.Context())
+	if err != nil || swept[0]+swept[1] != n || m.Records != n/2+500 || !m.Overdue.IsZero() {
+		t.Errorf("%d and %d of %d were dealt with, and there are %+v, %v", swept[0], swept[1], n, m, err)
+	}
+	if err := a.Check(t.Context()); err != nil {
+		t.Error(err)
 	}
 }
 
