@@ -30,7 +30,7 @@ func Drop(ctx context.Context, w io.Writer, url string, _ rounds.Options) (_ []r
 	defer func() { err = errors.Join(err, conn.Close(ctx)) }()
 	fmt.Fprintf(w, "\nP15 PostgreSQL: a day of the journal is dropped beside the requests of P15\n")
 	var counter pairs.Counter
-	side := paced(&counter, store)
+	side := paced(&counter, store, every)
 	today := time.Now().UTC().Truncate(24 * time.Hour)
 	for i, lines := range []int{10_000, 100_000, 1_000_000} {
 		day := today.AddDate(0, 0, -i-1)

@@ -79,7 +79,7 @@ func Expire(ctx context.Context, w io.Writer, url string, o rounds.Options) (_ [
 		callers, every, sweepBatch, 100*sweepShare, slice, time.Since(start).Round(time.Second))
 	var counter pairs.Counter
 	counter.Skip(10 * expiring)
-	side := paced(&counter, store)
+	side := paced(&counter, store, every)
 	if _, err := side(ctx, slice); err != nil { // connections, plans
 		return nil, err
 	}
@@ -142,7 +142,7 @@ func turns(ctx context.Context, w io.Writer, store semel.Sweeper, side func(cont
 
 // paced lets callers do pairs at a fixed rate, and measures each of the two requests
 // from when it was to begin.
-func paced(counter *pairs.Counter, store semel.Store) func(ctx context.Context, d time.Duration) (rounds.Sample, error) {
+func paced(counter *pairs.Counter, store semel.Store, every time.Duration) func(ctx context.Context, d time.Duration) (rounds.Sample, error) {
 	var next sync.Mutex
 	n := uint64(20 * expiring)
 	take := func() uint64 {
