@@ -190,7 +190,7 @@ func TestListGrowth(t *testing.T) {
 		t.Fatal(code, err, out, errs)
 	}
 	if r.Records != 301 || !r.Complete || r.Bytes == nil || *r.BytesPerRecord < 300 || r.JournalBytes == nil || r.PendingSeconds <= 0 || r.LagSeconds <= 0 ||
-		len(r.Scopes) != topScopes || r.Others == nil || r.NewPerDay <= 0 {
+		len(r.Scopes) != topScopes || r.Others == nil || r.NewPerDay <= 0 || len(r.Scopes[0].ID) != 12 || r.Others.ID != "" {
 		t.Errorf("got %s", out)
 	}
 	code, out, errs = semelRun(t, dir, "list", "--growth", "--remember", "30d")

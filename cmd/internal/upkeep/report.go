@@ -4,6 +4,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/semelhq/semel/adapter/otel"
 	"github.com/semelhq/semel/lifecycle"
 )
 
@@ -44,6 +45,7 @@ type ForecastReport struct {
 // ScopeReport is what one scope holds.
 type ScopeReport struct {
 	Scope      string  `json:"scope,omitempty"`
+	ID         string  `json:"id,omitempty"` // which it has in metrics
 	Records    int64   `json:"records"`
 	Share      float64 `json:"share"`
 	ShareError float64 `json:"share_error"` // 95 %
@@ -88,7 +90,11 @@ func forecast(g *lifecycle.Growth, remember time.Duration) ForecastReport {
 }
 
 func scope(g *lifecycle.ScopeGrowth) ScopeReport {
-	return ScopeReport{g.Scope, g.Records, g.Share, g.Error, known(g.Bytes), rounded(g.PerDay)}
+	id := ""
+	if g.Scope != "" {
+		id = otel.ScopeID(g.Scope)
+	}
+	return ScopeReport{g.Scope, id, g.Records, g.Share, g.Error, known(g.Bytes), rounded(g.PerDay)}
 }
 
 // known gives nil for what a store cannot tell.
