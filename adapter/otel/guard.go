@@ -41,7 +41,8 @@ const other = "other"
 // seconds are the bounds of the histograms: from a cached answer to a lease.
 func seconds() metric.HistogramOption {
 	return metric.WithExplicitBucketBoundaries(
-		0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+		0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60,
+	)
 }
 
 // New makes the instruments. The error is the meter's.

@@ -139,8 +139,12 @@ func TestSweeper(t *testing.T) {
 	for _, e := range []lifecycle.Event{
 		{Kind: lifecycle.Swept, Pass: lifecycle.Pass{Swept: 500, Drained: true, Busy: time.Second}},
 		{Kind: lifecycle.Swept, Pass: lifecycle.Pass{Swept: 7}},
-		{Kind: lifecycle.Archived, Lines: 90}, {Kind: lifecycle.Archived, Lines: 10}, {Kind: lifecycle.Dropped},
-		{Kind: lifecycle.Failed}, {Kind: lifecycle.Lost}, {Kind: lifecycle.Measured},
+		{Kind: lifecycle.Archived, Lines: 90},
+		{Kind: lifecycle.Archived, Lines: 10},
+		{Kind: lifecycle.Dropped},
+		{Kind: lifecycle.Failed},
+		{Kind: lifecycle.Lost},
+		{Kind: lifecycle.Measured},
 	} {
 		n.Sweeper(e)
 	}
