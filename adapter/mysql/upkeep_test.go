@@ -85,13 +85,15 @@ func (u *upkeep) rows(t testing.TB, call func()) int {
 // a sweep nor keep it going for ever.
 func TestSweepPassesByWhatItCannotTake(t *testing.T) {
 	u := upkeepAt(t, database(t, name()))
-	all := u.many(t, "k", 900, nil)
+	all := u.many(t, "first", 1, nil)
+	u.set(noon.Add(time.Minute))
+	u.many(t, "k", 899, nil)
 	u.set(noon.Add(73 * time.Hour))
+	execute(t, u.db, "UPDATE semel_record SET meta=CONCAT(meta,x'00') WHERE digest<>? ORDER BY digest LIMIT 800", all[0].Digest[:])
 	tx, err := u.db.BeginTx(t.Context(), nil)
 	must(t, err)
 	defer tx.Rollback()
 	execute(t, tx, "DO (SELECT state FROM semel_record WHERE digest=? FOR UPDATE)", all[0].Digest[:])
-	execute(t, u.db, "UPDATE semel_record SET meta=CONCAT(meta,x'00') WHERE digest<>? ORDER BY digest LIMIT 800", all[0].Digest[:])
 	start := time.Now()
 	u.sweep(t, 1000, 99)
 	u.sweep(t, 1000, 0)
