@@ -47,12 +47,12 @@ func Drop(ctx context.Context, w io.Writer, url string, _ rounds.Options) (_ []r
 		var failed error
 		var wg sync.WaitGroup
 		wg.Go(func() {
-			time.Sleep(slice / 2)
+			time.Sleep(time.Second)
 			start := time.Now()
 			failed = store.DropDay(ctx, day)
 			took = time.Since(start)
 		})
-		s, err := side(ctx, slice)
+		s, err := side(ctx, 3*time.Second)
 		wg.Wait()
 		if err := errors.Join(err, failed); err != nil {
 			return nil, err
