@@ -143,9 +143,12 @@ func (f *file) lines(ctx context.Context, from *span) ([]semel.Entry, error) {
 	return page, err
 }
 
-// DropDay is part of semel.Days. It works in small transactions and rests for as
-// long after each as it took, so that requests wait little for it; what it has
-// done when ctx ends stays done.
+// dropRest is how much longer than a transaction DropDay rests after it.
+const dropRest = 4
+
+// DropDay is part of semel.Days. It works in small transactions and rests four
+// times as long after each as it took, so that requests wait little for it; what
+// it has done when ctx ends stays done.
 func (s *Store) DropDay(ctx context.Context, day time.Time) error {
 	f := s.file
 	switch {
@@ -162,7 +165,7 @@ func (s *Store) DropDay(ctx context.Context, day time.Time) error {
 		if more, err := f.dropSome(dayOf(day)); err != nil || !more {
 			return err
 		}
-		rest := time.NewTimer(max(time.Since(began), handOver))
+		rest := time.NewTimer(dropRest * max(time.Since(began), handOver))
 		select {
 		case <-rest.C:
 		case <-ctx.Done():
