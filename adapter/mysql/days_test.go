@@ -326,3 +326,28 @@ func TestMeasureOfMany(t *testing.T) {
 		t.Errorf("the oldest is of %v, what is due of %v; want %v and none", m.OldestPending, m.Overdue, doubtful[0].WrittenAt)
 	}
 }
+
+// What is written after the clock was set back over a day that was dropped is read
+// and dropped with the oldest day that is left.
+func TestLinesAfterTheClockWentBack(t *testing.T) {
+	u := upkeepAt(t, database(t, name()))
+	u.many(t, "first ", 3, nil)
+	second := noon.AddDate(0, 0, 1)
+	u.set(second)
+	u.many(t, "second ", 5, nil)
+	must(t, u.DropDay(t.Context(), noon))
+	u.set(noon)
+	u.many(t, "back ", 2, nil)
+	u.set(second.AddDate(0, 0, 1))
+	u.hasDays(t, second)
+	n := 0
+	for _, err := range u.Lines(t.Context(), second) {
+		must(t, err)
+		n++
+	}
+	if n != 7 || u.lines(t, noon) != 0 {
+		t.Errorf("the day that is left has %d lines, want 7", n)
+	}
+	must(t, u.DropDay(t.Context(), second))
+	u.hasDays(t)
+}
