@@ -296,3 +296,45 @@ func TestTombstoneNeedsNoFlushAnew(t *testing.T) {
 	reads(known, false, 0)
 	reads(unknown, false, 1)
 }
+
+// TestX7SweepOnABadLine: what a sweep has sent is lost, or the answer is: it says so,
+// and the next does what is left (INVARIANTS X7).
+func TestX7SweepOnABadLine(t *testing.T) {
+	url := database(t, name())
+	p, through := between(t, url)
+	u := upkeepAt(t, url)
+	s, err := mysql.OpenAt(t.Context(), through, mysql.Options{}, u.now)
+	must(t, err)
+	defer s.Close()
+	for i, answer := range []bool{false, true} {
+		records := u.many(t, fmt.Sprint(i, " "), 100, nil)
+		u.set(u.now().Add(25 * time.Hour))
+		p.cutNext(answer)
+		if n, err := s.Sweep(t.Context(), 1000); err == nil || n != 0 {
+			t.Errorf("answer %t: swept %d, %v; want an error", answer, n, err)
+		}
+		want := 100
+		if answer { // the server has done it to the end
+			want = 0
+		}
+		waitFor(t, "what was lost rolled back, or committed", func() bool {
+			return number(t, u.db, "SELECT COUNT(*) FROM semel_record WHERE result IS NOT NULL") == want
+		})
+		total := 0
+		waitFor(t, "the rest swept", func() bool { // once the server has let go of it
+			n, err := s.Sweep(t.Context(), 1000)
+			must(t, err)
+			total += n
+			return total >= want
+		})
+		if total != want {
+			t.Errorf("answer %t: the next swept %d, want %d", answer, total, want)
+		}
+		for _, r := range records {
+			got, err := u.Get(t.Context(), r.Digest)
+			if err != nil || got.Record.Version != r.Version || got.Record.Result != nil || got.Record.Code != 201 {
+				t.Fatalf("answer %t: %+v, %v; want the tombstone of %v", answer, got.Record, err, r.Version)
+			}
+		}
+	}
+}
