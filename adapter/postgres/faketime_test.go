@@ -2,8 +2,6 @@ package postgres_test
 
 import (
 	"context"
-	"fmt"
-	"os"
 	"path/filepath"
 	"runtime"
 	"testing"
@@ -14,11 +12,10 @@ import (
 	"github.com/semelhq/semel/internal/server"
 )
 
-// elsewhen is a server whose whole clock is another than this machine's, by
-// libfaketime.
+// elsewhen is a server whose whole clock is another than this machine's.
 type elsewhen struct {
 	*server.Postgres
-	file string
+	clock *server.Clock
 }
 
 // elsewhenServer starts one.
@@ -27,21 +24,12 @@ func elsewhenServer(t *testing.T, off time.Duration) *elsewhen {
 	if runtime.GOOS != "linux" {
 		t.Skip("left out: libfaketime is looked for on Linux only")
 	}
-	found, err := filepath.Glob("/usr/lib/*/faketime/libfaketime.so.1")
+	clock, err := server.NewClock()
 	must(t, err)
-	if len(found) == 0 {
-		t.Fatal("libfaketime is not installed: make servers installs it (Debian: apt-get install libfaketime)")
-	}
-	// The server runs as another user and has to reach the file.
-	dir, err := os.MkdirTemp("", "semel-clock")
-	must(t, err)
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	must(t, os.Chmod(dir, 0o755))
-	e := &elsewhen{file: filepath.Join(dir, "clock")}
+	t.Cleanup(func() { _ = clock.Remove() })
+	e := &elsewhen{clock: clock}
 	e.off(t, off)
-	e.Postgres, err = server.StartPostgres(filepath.Join(t.TempDir(), "elsewhen"), server.PostgresOptions{Environment: []string{
-		"LD_PRELOAD=" + found[0], "FAKETIME_TIMESTAMP_FILE=" + e.file, "FAKETIME_NO_CACHE=1", "FAKETIME_DONT_FAKE_MONOTONIC=1",
-	}})
+	e.Postgres, err = server.StartPostgres(filepath.Join(t.TempDir(), "elsewhen"), server.PostgresOptions{Environment: clock.Environment()})
 	must(t, err)
 	t.Cleanup(func() { _ = e.Kill() })
 	return e
@@ -50,9 +38,7 @@ func elsewhenServer(t *testing.T, off time.Duration) *elsewhen {
 // off sets how far the server's clock is ahead of this machine's.
 func (e *elsewhen) off(t testing.TB, d time.Duration) {
 	t.Helper()
-	next := e.file + ".next"
-	must(t, os.WriteFile(next, fmt.Appendf(nil, "%+d\n", int(d.Seconds())), 0o644))
-	must(t, os.Rename(next, e.file))
+	must(t, e.clock.Set(d))
 }
 
 // TestX5OnlyTheServersClockDecides: applications are an hour ahead of the server,
