@@ -32,6 +32,7 @@ func TestX7SweepThroughCrashAndPromotion(t *testing.T) {
 	c.set(t.Context(), noon.Add(25*time.Hour))
 	sweepAndKill(t, b.Store, p, c)
 	must(t, p.Start())
+	c.db.Reset() // its connections were to the server before
 	eventually(t, "the store is back", func() bool {
 		_, err := b.Get(t.Context(), claim.Digest)
 		return err == nil
