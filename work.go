@@ -136,7 +136,8 @@ func (w *work) swap(ctx context.Context, s Swap) (r Reading, err error) {
 		w.tx = nil // whatever comes of it
 		return tx.Commit(w.op, s)
 	case w.tx == nil:
-		w.tx, r, err = w.guard.transactor.Begin(w.op, s.Next.Digest, &s)
+		first := s // for the heap: s itself stays off it
+		w.tx, r, err = w.guard.transactor.Begin(w.op, s.Next.Digest, &first)
 		return r, err
 	}
 	r, err = w.tx.CompareAndSwap(w.op, s.Old, s.Next)
