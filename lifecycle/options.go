@@ -13,7 +13,8 @@ import (
 type Options struct {
 	// Every is the pause between two passes, of all processes together. Default 1 min.
 	Every time.Duration
-	// Batch is how many records one call of the store deals with. Default 200.
+	// Batch is how many records one call of the store deals with. Default 25:
+	// a store with one writer makes requests wait for as long as a call takes.
 	Batch int
 	// Share is how much of the time may be spent in calls of the store, above 0 and
 	// at most 1. After each call follows a rest, which is longer while the store
@@ -107,7 +108,7 @@ func (o Options) filled() (Options, error) {
 	fill(&o.Lease, 30*time.Second)
 	fill(&o.Growth, 5*time.Minute)
 	if o.Batch == 0 {
-		o.Batch = 200
+		o.Batch = 25
 	}
 	if o.Share == 0 {
 		o.Share = 0.1

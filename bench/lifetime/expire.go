@@ -29,7 +29,7 @@ const (
 	// which leaves the machine room, as a machine in production has it.
 	every = 20 * time.Millisecond
 	// What the sweeper may do, as package lifecycle has it by default.
-	sweepBatch = 200
+	sweepBatch = 25
 	sweepShare = 0.1
 	// slice is how long the sweeper runs, or does not, at a time: short, since a
 	// machine's moods last longer. A round has perRound of them.
