@@ -91,8 +91,10 @@ func Churn(ctx context.Context, w io.Writer, url string, _ rounds.Options) (_ []
 		{"table", float64(last.table) / float64(last.records) / (float64(first.table) / float64(first.records))},
 		{"indexes", float64(last.digests+last.due) / float64(last.records) / (float64(first.digests+first.due) / float64(first.records))},
 	} {
-		results = append(results, rounds.Result{ID: "P15", What: c.what + " per record after an hour of churn", Against: "the first generation",
-			Unit: "x", Goal: 1.3, AtMost: true, Reached: c.ratio, Rounds: []float64{c.ratio}})
+		results = append(results, rounds.Result{
+			ID: "P15", What: c.what + " per record after an hour of churn", Against: "the first generation",
+			Unit: "x", Goal: 1.3, AtMost: true, Reached: c.ratio, Rounds: []float64{c.ratio},
+		})
 	}
 	return results, nil
 }
