@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -329,12 +330,20 @@ func TestO1_NoStepOfALostClaim(t *testing.T) {
 // has happened, and why nobody will know of it.
 func TestO1_AStepThatIsNotRecorded(t *testing.T) {
 	a := newAttempts(t, takeOver())
-	store := &faulty{Store: a.store}
+	var full atomic.Bool
+	store := &faulty{Store: a.store, before: func(*semel.Record) error {
+		if full.Load() {
+			return fmt.Errorf("%w: the disk is full", semel.ErrRejected)
+		}
+		return nil
+	}}
 	c, _ := begin(t, newGuard(t, store), a.ask)
 	_, err := c.Step(c.Context(), "charge", func(context.Context) (semel.Result, error) {
-		store.before = func(*semel.Record) error { return fmt.Errorf("%w: the disk is full", semel.ErrRejected) }
+		full.Store(true)
 		return semel.Result{Data: []byte("ch_1")}, nil
 	})
+	full.Store(false)
+	defer func() { _ = c.Doubt() }()
 	if !errors.Is(err, semel.ErrInDoubt) || !errors.Is(err, semel.ErrRejected) || !strings.Contains(err.Error(), `"charge" happened and was not recorded`) {
 		t.Errorf("got %v, want ErrInDoubt that says what happened and why", err)
 	}
