@@ -27,17 +27,7 @@ func (e *engine) scan(ctx context.Context, sql string, visit func(rows pgx.Rows)
 		if _, err := tx.Exec(ctx, "SET LOCAL statement_timeout = '"+scanWithin+"'"); err != nil {
 			return err
 		}
-		rows, err := tx.Query(ctx, sql, args...)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			if err := visit(rows); err != nil {
-				return err
-			}
-		}
-		return rows.Err()
+		return upkeep.Each(ctx, tx, sql, visit, args...)
 	})
 }
 

@@ -34,7 +34,7 @@ func (db *DB) Days(ctx context.Context) ([]time.Time, error) {
 				days = append(days, day)
 			}
 		}
-		return each(ctx, tx, db.in(`SELECT DISTINCT date_trunc('day', written AT TIME ZONE 'UTC') FROM @.journal_default`), func(row pgx.Rows) error {
+		return Each(ctx, tx, db.in(`SELECT DISTINCT date_trunc('day', written AT TIME ZONE 'UTC') FROM @.journal_default`), func(row pgx.Rows) error {
 			var day time.Time
 			err := row.Scan(&day)
 			days = append(days, from(day))
@@ -49,7 +49,7 @@ func (db *DB) Days(ctx context.Context) ([]time.Time, error) {
 func (db *DB) partitions(ctx context.Context, tx pgx.Tx) ([]time.Time, error) {
 	var days []time.Time
 	name := regexp.MustCompile(`^journal_([0-9]{8})$`)
-	err := each(ctx, tx, db.in(`SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+	err := Each(ctx, tx, db.in(`SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
 		WHERE i.inhparent = '@.journal'::regclass AND c.relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = i.inhparent)`), func(row pgx.Rows) error {
 		var relation string
 		if err := row.Scan(&relation); err != nil {

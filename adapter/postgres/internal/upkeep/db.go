@@ -47,8 +47,8 @@ func (db *DB) read(ctx context.Context, settings string, fn func(tx pgx.Tx) erro
 	})
 }
 
-// each hands over the rows of a query.
-func each(ctx context.Context, tx pgx.Tx, sql string, visit func(row pgx.Rows) error, args ...any) error {
+// Each hands over the rows of a query, until visit gives an error.
+func Each(ctx context.Context, tx pgx.Tx, sql string, visit func(row pgx.Rows) error, args ...any) error {
 	rows, err := tx.Query(ctx, sql, args...)
 	if err != nil {
 		return err

@@ -54,7 +54,7 @@ func (db *DB) Day(ctx context.Context, day time.Time) (*Day, error) {
 				return err
 			}
 		}
-		return each(ctx, tx, db.in(`SELECT epoch, min(counter), max(counter), count(*) FROM @.journal WHERE written >= $1 AND written < $2 GROUP BY 1 ORDER BY 1`), func(row pgx.Rows) error {
+		return Each(ctx, tx, db.in(`SELECT epoch, min(counter), max(counter), count(*) FROM @.journal WHERE written >= $1 AND written < $2 GROUP BY 1 ORDER BY 1`), func(row pgx.Rows) error {
 			var s span
 			err := row.Scan(&s.epoch, &s.first, &s.last, &s.count)
 			d.spans = append(d.spans, s)
@@ -125,7 +125,7 @@ func (d *Day) page(ctx context.Context, s span) ([]Line, error) {
 	to := min(d.after+max(step, 1), s.last)
 	lines := make([]Line, 0, pageLines)
 	err := d.db.read(ctx, byIndex, func(tx pgx.Tx) error {
-		return each(ctx, tx, d.db.in(`SELECT counter, written, digest, meta FROM @.journal
+		return Each(ctx, tx, d.db.in(`SELECT counter, written, digest, meta FROM @.journal
 			WHERE written >= $1 AND written < $2 AND epoch = $3 AND counter > $4 AND counter <= $5 ORDER BY counter LIMIT $6`), func(row pgx.Rows) error {
 			l := Line{Epoch: s.epoch}
 			err := row.Scan(&l.Counter, &l.Written, &l.Digest, &l.Meta)

@@ -193,7 +193,7 @@ func (p *Pending) candidates(ctx context.Context, tx pgx.Tx, db *DB) ([][]byte, 
 		pending        bool
 	}
 	lines := map[[digestSize]byte]last{}
-	err := each(ctx, tx, db.in(`SELECT digest, epoch, counter, CASE WHEN length(meta) > $3 THEN get_byte(meta, $3) ELSE 1 END FROM @.journal
+	err := Each(ctx, tx, db.in(`SELECT digest, epoch, counter, CASE WHEN length(meta) > $3 THEN get_byte(meta, $3) ELSE 1 END FROM @.journal
 		WHERE written >= $1 AND xact >= $2 AND length(digest) = 32`), func(row pgx.Rows) error {
 		var digest []byte
 		var l last
@@ -226,7 +226,7 @@ func (p *Pending) candidates(ctx context.Context, tx pgx.Tx, db *DB) ([][]byte, 
 }
 
 func digests(ctx context.Context, tx pgx.Tx, sql string, args ...any) (out [][]byte, err error) {
-	err = each(ctx, tx, sql, func(row pgx.Rows) error {
+	err = Each(ctx, tx, sql, func(row pgx.Rows) error {
 		var d []byte
 		err := row.Scan(&d)
 		out = append(out, d)

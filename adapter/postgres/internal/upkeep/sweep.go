@@ -63,7 +63,7 @@ func (db *DB) Sweep(ctx context.Context, from int64, limit int, judge func(d *Du
 	// A crash that brings a swept row back has it swept again; so nobody waits for the disk.
 	err = db.read(ctx, "set_config('synchronous_commit', 'off', true)", func(tx pgx.Tx) error {
 		var c chunk
-		err := each(ctx, tx, db.in(sqlDue), func(row pgx.Rows) error {
+		err := Each(ctx, tx, db.in(sqlDue), func(row pgx.Rows) error {
 			var d Due
 			var due time.Time
 			err := row.Scan(&d.Digest, &d.Epoch, &d.Counter, &d.Written, &d.Expires, &d.State, &d.Meta, &due, &d.Now)
